@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The hypercalls (SPEC C): the only way from the host into the hypervisor.
+ *
+ * Calling convention: x0 holds the number, x1.. the arguments. Afterwards x0 is 0
+ * for a known call and -1 for an unknown one, and x1 is the result: 0 or -errno.
+ */
+#ifndef RINGBUF_C_HYPERCALLS_H
+#define RINGBUF_C_HYPERCALLS_H
+
+#include "types.h"
+
+enum hyp_call {
+	HVC_TRACING_LOAD,         /* desc address, desc size, memory object (fd) */
+	HVC_TRACING_UNLOAD,       /* - */
+	HVC_TRACING_ENABLE,       /* bool */
+	HVC_TRACING_SWAP_READER,  /* u32 cpu */
+	HVC_TRACING_RESET,        /* u32 cpu */
+	HVC_TRACING_UPDATE_CLOCK, /* u32 mult, u32 shift, u64 epoch_ns, u64 epoch_cyc */
+	HVC_TRACING_ENABLE_EVENT, /* u16 id, bool */
+	HVC_TRACING_WRITE_EVENT,  /* u64 id */
+	HVC_NR_CALLS
+};
+
+#define HVC_NOT_SUPPORTED ((u64)-1)
+
+struct hvc_regs {
+	u64 x0, x1, x2, x3, x4;
+};
+
+/* How a call gets there. The transport embeds this in a structure of its own. */
+struct hvc_conduit {
+	/* @cpu: the physical CPU that the call is made on */
+	void (*hvc)(struct hvc_conduit *conduit, u32 cpu, struct hvc_regs *regs);
+};
+
+/** hvc_result - 0 or -errno of the call that filled @regs. */
+static inline int hvc_result(const struct hvc_regs *regs)
+{
+	return regs->x0 ? -EOPNOTSUPP : (int)(s64)regs->x1;
+}
+
+#endif

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The host's side of a remote's buffers: the counters as last polled, the page that
+ * it owns on each CPU, the merge of CPUs by time, and what the files deliver: lines
+ * of text, or page images. Read-only: what must change, a hypercall changes.
+ *
+ * One call serves one read() of a file. Not thread-safe: one caller at a time.
+ *
+ * The law of conservation, for each CPU, in struct reader_stats:
+ *     entries = read + overrun + unread
+ */
+#ifndef RINGBUF_C_READER_H
+#define RINGBUF_C_READER_H
+
+#include "hypercalls.h"
+#include "layout.h"
+#include "page_walk.h"
+#include "render.h"
+#include "types.h"
+
+#define READER_ALL_CPUS ((u32)-1)
+
+enum reader_next { READER_NONE, READER_EVENT, READER_BROKEN };
+
+struct reader_cpu {
+	const struct trace_buffer_meta *meta; /* shared; NULL: CPU not in the buffer */
+	const u8 *pages;                      /* shared; page id is at pages + id * RB_PAGE_SIZE */
+	u32 nr_pages;                         /* the bound of reader.id */
+
+	/* the counters as last polled */
+	u64 entries;
+	u64 overrun;
+
+	/* where we are: */
+	u32 page;       /* the page that we own */
+	u32 offset;     /* in its data[]: all before is consumed */
+	u64 time_stamp; /* ns, of what is before offset */
+
+	u64 read; /* events consumed */
+	u64 lost; /* events that the swaps so far reported as lost */
+	u64 unreported; /* of these: what no reader has been told yet */
+	u64 skipped; /* events that broken pages made unreadable; they count as read */
+	u64 broken_pages;
+	bool gap;       /* a page was skipped, and no reader of images has been told yet */
+	int swap_error; /* of the last swap: 0 or -errno */
+
+	enum reader_next next; /* what `record` holds; READER_NONE: look again */
+	struct rb_record record;
+};
+
+struct reader {
+	struct hvc_conduit *conduit;
+	u32 hvc_cpu; /* the CPU that the host makes its calls from */
+	u32 nr_cpus;
+	struct reader_cpu *cpus;
+	struct render_table events;
+};
+
+/* A line, or a page image. */
+#define READER_CARRY_MAX (RENDER_LINE_MAX > RB_PAGE_SIZE ? RENDER_LINE_MAX : RB_PAGE_SIZE)
+
+/* What an open file still owes to its reader. Zeroed: nothing. */
+struct reader_carry {
+	u32 offset;
+	u32 length;
+	u8 bytes[READER_CARRY_MAX];
+};
+
+struct reader_stats {
+	u64 entries, overrun, read, unread; /* as last polled */
+	u64 lost;         /* reported by swaps so far; overrun is ahead of it */
+	u64 skipped;      /* of read: unreadable, on broken pages */
+	u64 broken_pages;
+	u64 pages_lost, pages_touched;
+	s64 swap_error;
+};
+
+/**
+ * reader_poll - copy the counters of all CPUs; true if there are unread events.
+ *
+ * Every CPU is looked at before anything is merged, so that a merge sees a
+ * consistent set.
+ */
+bool reader_poll(struct reader *reader);
+
+/** reader_unread - events of @cpu (or READER_ALL_CPUS) unread at the last poll. */
+u64 reader_unread(const struct reader *reader, u32 cpu);
+
+/**
+ * reader_text - consume events as lines, oldest first.
+ * @cpu: one CPU, or READER_ALL_CPUS
+ *
+ * Polls once; the events known then are the batch that is merged. Ends lines in
+ * the middle only where the first one is longer than @size; the rest is carried.
+ * Return: bytes written; 0 when nothing is there.
+ */
+u32 reader_text(struct reader *reader, u32 cpu, struct reader_carry *carry, char *out, u32 size);
+
+/**
+ * reader_raw - consume events as page images of RB_PAGE_SIZE (SPEC G).
+ *
+ * As many pages as fit; with READER_ALL_CPUS, the page with the oldest first event
+ * first. Image: time_stamp of its first event, `commit` with the flags of SPEC A.5,
+ * whole events, zeros. With @size below a page, the rest of the image is carried and
+ * the following reads deliver it first. Return: bytes written; 0 when nothing is there.
+ */
+u32 reader_raw(struct reader *reader, u32 cpu, struct reader_carry *carry, u8 *out, u32 size);
+
+/** reader_reset - the hypervisor has reset @cpu: forget the position and the counts. */
+void reader_reset(struct reader *reader, u32 cpu);
+
+void reader_stats(const struct reader *reader, u32 cpu, struct reader_stats *stats);
+
+#endif

@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The text of an event. A print format is compiled once, by whoever knows it, to a
+ * table of operations; this runs the table. There is no other renderer: our own
+ * events and those of any attached producer take the same way.
+ *
+ * Line (SPEC E.3):  [%03u]<TAB>%5llu.%06llu: <what the operations say>\n
+ */
+#ifndef RINGBUF_C_RENDER_H
+#define RINGBUF_C_RENDER_H
+
+#include "page_walk.h"
+#include "types.h"
+
+/* No line is longer, newline included; an event whose text could be is refused. */
+#define RENDER_LINE_MAX 4096U
+/* Room that a LOST line, the CPU, the time, an UNKNOWN text and the newline can take. */
+#define RENDER_FRAME_MAX 160U
+
+enum render_kind {
+	RENDER_TEXT,     /* `text` as it is */
+	RENDER_UNSIGNED, /* field in decimal */
+	RENDER_SIGNED,
+	RENDER_HEX,      /* field in lower-case hexadecimal, no prefix */
+	RENDER_SYMBOL,   /* field as an entry of `symbols` */
+};
+
+struct render_text {
+	const char *text;
+	u32 length;
+};
+
+struct render_symbols {
+	const struct render_text *symbols; /* of the values 0 to nr - 1 */
+	u32 nr;
+	struct render_text fallback; /* of all others */
+};
+
+#define RENDER_LEFT 1U /* pad on the right */
+#define RENDER_ZERO 2U /* pad with zeros instead of blanks */
+
+struct render_op {
+	u8 kind;    /* enum render_kind */
+	u8 size;    /* of the field: 1, 2, 4 or 8 bytes */
+	u8 flags;   /* RENDER_LEFT, RENDER_ZERO */
+	u8 width;   /* characters, at least; 0: as many as there are */
+	u32 offset; /* of the field in the payload, bytes */
+	union {
+		struct render_text text;
+		const struct render_symbols *symbols;
+	};
+};
+
+struct render_event {
+	const struct render_op *ops; /* NULL: no event has this id */
+	u32 nr_ops;
+	u32 length;   /* bytes of payload that the operations read */
+	u32 max_text; /* characters that they can produce; see render_event_check() */
+};
+
+/* Events by id: ids from 0 to nr - 1. */
+struct render_table {
+	const struct render_event *events;
+	u32 nr;
+};
+
+/**
+ * render_event_check - make sure that the operations of an event are safe to run.
+ *
+ * Fills @event->length and @event->max_text from the operations. Return: 0, -EINVAL
+ * for an operation that does not exist or a field of an odd size, -E2BIG when the
+ * text could exceed a line.
+ */
+int render_event_check(struct render_event *event);
+
+/**
+ * render_line - one event as one line.
+ * @out: at least render_line_max() bytes
+ *
+ * An unknown id gives `UNKNOWN id=N`, a record too short for its fields
+ * `[SHORT EVENT id=N length=N]`. Return: the number of bytes written.
+ */
+u32 render_line(char *out, u32 cpu, const struct rb_record *record,
+		const struct render_table *table);
+
+/** render_line_max - no line of this record is longer. */
+u32 render_line_max(const struct rb_record *record, const struct render_table *table);
+
+/** render_lost - `CPU:%u [LOST %llu EVENTS]\n`; below RENDER_FRAME_MAX / 2 bytes. */
+u32 render_lost(char *out, u32 cpu, u64 lost);
+
+/** render_corrupt - `CPU:%u [CORRUPT PAGE %u AT %u]\n`: page id, offset in data[]. */
+u32 render_corrupt(char *out, u32 cpu, u32 page, u32 offset);
+
+#endif

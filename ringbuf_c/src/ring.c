@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ringbuf_c/ring.h"
+
+/* How often a swap looks at a link that says HEAD_MOVING before it gives up. */
+#define MOVING_LOOKS 1000U
+
+static u32 link_page(u64 link)
+{
+	return (u32)link >> LINK_PAGE_SHIFT;
+}
+
+static u32 link_flag(u64 link)
+{
+	return link & LINK_FLAG_MASK;
+}
+
+static u64 make_link(u32 page, enum rb_link_flag flag)
+{
+	return page << LINK_PAGE_SHIFT | flag;
+}
+
+static u64 make_head_link(u32 page, u64 pages_lost)
+{
+	return pages_lost << LINK_TAG_SHIFT | make_link(page, LINK_HEAD);
+}
+
+static void cpu_relax(const struct simple_rb_per_cpu *rb)
+{
+	if (rb->relax)
+		rb->relax();
+}
+
+static void reset_page(struct simple_buffer_page *bpage)
+{
+	bpage->write = 0;
+	bpage->entries = 0;
+	WRITE_ONCE(bpage->page->commit, 0);
+}
+
+/* --- the writer's side -------------------------------------------------- */
+
+/*
+ * The writer has caught the head: @next holds the oldest unread events and is
+ * about to be overwritten. @tail's link says HEAD_MOVING, so swaps wait.
+ */
+static void drop_head(struct simple_rb_per_cpu *rb, struct simple_buffer_page *tail, u32 next)
+{
+	struct simple_buffer_page *lost = &rb->bpages[next];
+
+	WRITE_ONCE(rb->overrun, rb->overrun + lost->entries);
+	WRITE_ONCE(rb->meta->overrun, rb->overrun);
+	WRITE_ONCE(rb->meta->pages_lost, ++rb->pages_lost);
+
+	/* pairs with the acquire load in find_head(): the overrun above */
+	smp_store_release(&lost->next, make_head_link(link_page(lost->next), rb->pages_lost));
+	/* release: a swap that sees NORMAL here sees the HEAD one page on */
+	smp_store_release(&tail->next, make_link(next, LINK_NORMAL));
+}
+
+struct simple_buffer_page *__simple_rb_move_tail(struct simple_rb_per_cpu *rb)
+{
+	struct simple_buffer_page *tail = &rb->bpages[rb->tail];
+	u64 link = READ_ONCE(tail->next);
+
+	/* A swap may replace the head until our exchange; then link is what it put there. */
+	while (link_flag(link) == LINK_HEAD) {
+		if (try_cmpxchg(&tail->next, &link, make_link(link_page(link), LINK_HEAD_MOVING)))
+			break;
+	}
+	if (link_flag(link) == LINK_HEAD)
+		drop_head(rb, tail, link_page(link));
+
+	rb->tail = link_page(link);
+	reset_page(&rb->bpages[rb->tail]);
+	WRITE_ONCE(rb->meta->pages_touched, ++rb->pages_touched);
+	return &rb->bpages[rb->tail];
+}
+
+/* --- the host's side, under the hypervisor's tracing lock ----------------- */
+
+/* Returns the status before: READY, or UNAVAILABLE. Waits for an event to end. */
+static u32 simple_rb_disable(struct simple_rb_per_cpu *rb)
+{
+	for (;;) {
+		u32 status = SIMPLE_RB_READY;
+
+		/* acquire: pairs with the release in simple_ring_buffer_commit() */
+		if (try_cmpxchg(&rb->status, &status, SIMPLE_RB_UNAVAILABLE) ||
+		    status != SIMPLE_RB_WRITING)
+			return status;
+		cpu_relax(rb);
+	}
+}
+
+static void simple_rb_enable(struct simple_rb_per_cpu *rb)
+{
+	u32 status = SIMPLE_RB_UNAVAILABLE;
+
+	/* release: pairs with the acquire in __simple_rb_start_writing() */
+	try_cmpxchg(&rb->status, &status, SIMPLE_RB_READY);
+}
+
+/*
+ * The head is the page that a link with HEAD leads to. Each page is looked at
+ * twice at most, since the head can move on while we look.
+ */
+static int find_head(struct simple_rb_per_cpu *rb, u64 *head_link)
+{
+	u32 page = rb->head;
+	u32 steps = 2 * rb->nr_pages;
+	u32 looks = MOVING_LOOKS;
+
+	while (steps && looks) {
+		/* pairs with the release stores in drop_head() */
+		u64 link = smp_load_acquire(&rb->bpages[rb->bpages[page].prev].next);
+
+		switch (link_flag(link)) {
+		case LINK_HEAD:
+			*head_link = link;
+			return 0;
+		case LINK_HEAD_MOVING:
+			looks--;
+			cpu_relax(rb);
+			break;
+		default:
+			steps--;
+			page = link_page(READ_ONCE(rb->bpages[page].next));
+		}
+	}
+	return -EBUSY;
+}
+
+/*
+ * before:  last ─HEAD▶ head ──▶ next          reader outside
+ * after:   last ──▶ reader ─HEAD▶ next        head outside
+ *
+ * False: the writer moved the head meanwhile.
+ */
+static bool put_reader_in_place(struct simple_rb_per_cpu *rb, u64 head_link, u64 *overrun)
+{
+	struct simple_buffer_page *reader = &rb->bpages[rb->reader];
+	u32 head = link_page(head_link);
+	u32 last = rb->bpages[head].prev;
+	u32 next = link_page(READ_ONCE(rb->bpages[head].next));
+
+	WRITE_ONCE(reader->next, make_head_link(next, head_link >> LINK_TAG_SHIFT));
+	reader->prev = last;
+	/* after find_head()'s acquire; unchanged if the exchange succeeds (the tag) */
+	*overrun = READ_ONCE(rb->overrun);
+
+	if (!try_cmpxchg(&rb->bpages[last].next, &head_link, make_link(rb->reader, LINK_NORMAL)))
+		return false;
+	rb->bpages[next].prev = rb->reader;
+	rb->head = next;
+	rb->reader = head;
+	return true;
+}
+
+static void publish_reader(struct simple_rb_per_cpu *rb, u64 overrun)
+{
+	WRITE_ONCE(rb->meta->reader.lost_events, overrun - rb->last_overrun);
+	WRITE_ONCE(rb->meta->reader.id, rb->reader);
+	rb->last_overrun = overrun;
+}
+
+int simple_ring_buffer_swap_reader_page(struct simple_rb_per_cpu *rb)
+{
+	u64 overrun, head_link;
+
+	if (!simple_rb_loaded(rb))
+		return -ENODEV;
+
+	for (u32 retry = 0; retry < RB_SWAP_RETRIES; retry++) {
+		int ret = find_head(rb, &head_link);
+
+		if (ret)
+			return ret;
+		if (put_reader_in_place(rb, head_link, &overrun)) {
+			publish_reader(rb, overrun);
+			return 0;
+		}
+	}
+	return -EBUSY;
+}
+
+static void reset_counters(struct simple_rb_per_cpu *rb)
+{
+	struct trace_buffer_meta *meta = rb->meta;
+
+	rb->write_stamp = 0;
+	rb->last_overrun = 0;
+	rb->entries = 0;
+	rb->overrun = 0;
+	rb->pages_lost = 0;
+	rb->pages_touched = 0;
+
+	WRITE_ONCE(meta->reader.read, 0);
+	WRITE_ONCE(meta->reader.lost_events, 0);
+	WRITE_ONCE(meta->entries, 0);
+	WRITE_ONCE(meta->overrun, 0);
+	WRITE_ONCE(meta->read, 0);
+	WRITE_ONCE(meta->pages_lost, 0);
+	WRITE_ONCE(meta->pages_touched, 0);
+}
+
+int simple_ring_buffer_reset(struct simple_rb_per_cpu *rb)
+{
+	u64 head_link;
+	u32 status;
+	int ret;
+
+	if (!simple_rb_loaded(rb))
+		return -ENODEV;
+
+	status = simple_rb_disable(rb);
+	ret = find_head(rb, &head_link);
+	if (!ret) {
+		rb->tail = rb->head = link_page(head_link);
+		for (u32 i = 0; i < rb->nr_pages; i++)
+			reset_page(&rb->bpages[i]);
+		reset_counters(rb);
+	}
+	if (status == SIMPLE_RB_READY)
+		simple_rb_enable(rb);
+	return ret;
+}
+
+int simple_ring_buffer_enable_tracing(struct simple_rb_per_cpu *rb, bool enable)
+{
+	if (!simple_rb_loaded(rb))
+		return -ENODEV;
+	if (enable)
+		simple_rb_enable(rb);
+	else
+		simple_rb_disable(rb);
+	return 0;
+}
+
+/* SPEC B.3: page 0 outside, 1 to nr_pages - 1 in a circle, HEAD on the link to 1. */
+static void link_pages(struct simple_buffer_page *bpages, u32 nr_pages)
+{
+	for (u32 i = 1; i < nr_pages; i++) {
+		u32 next = i + 1 < nr_pages ? i + 1 : 1;
+
+		bpages[i].next = next == 1 ? make_head_link(next, 0) : make_link(next, LINK_NORMAL);
+		bpages[next].prev = i;
+	}
+	bpages[0].next = make_link(0, LINK_NORMAL);
+	bpages[0].prev = 0;
+}
+
+static void init_meta(struct trace_buffer_meta *meta, u32 nr_pages)
+{
+	meta->meta_page_size = RB_PAGE_SIZE;
+	meta->meta_struct_len = sizeof(*meta);
+	meta->subbuf_size = RB_PAGE_SIZE;
+	meta->nr_subbufs = nr_pages;
+	WRITE_ONCE(meta->reader.id, 0);
+}
+
+int simple_ring_buffer_init(struct simple_rb_per_cpu *rb, struct simple_buffer_page *bpages,
+			    u32 nr_pages, struct trace_buffer_meta *meta)
+{
+	if (simple_rb_loaded(rb))
+		return -EBUSY;
+	if (nr_pages < RB_MIN_PAGES)
+		return -EINVAL;
+
+	link_pages(bpages, nr_pages);
+	for (u32 i = 0; i < nr_pages; i++)
+		reset_page(&bpages[i]);
+
+	rb->bpages = bpages;
+	rb->meta = meta;
+	rb->nr_pages = nr_pages;
+	rb->reader = 0;
+	rb->tail = rb->head = 1;
+	reset_counters(rb);
+	init_meta(meta, nr_pages);
+	return 0;
+}
+
+void simple_ring_buffer_unload(struct simple_rb_per_cpu *rb)
+{
+	if (!simple_rb_loaded(rb))
+		return;
+	simple_rb_disable(rb);
+	rb->bpages = NULL;
+	rb->meta = NULL;
+	rb->nr_pages = 0;
+}
