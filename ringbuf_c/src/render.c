@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ringbuf_c/render.h"
+
+#define DIGITS_MAX 20 /* of a u64, in decimal */
+#define NSEC_PER_USEC 1000U
+#define USEC_PER_SEC 1000000U
+
+/* Each put_*() writes at @out and returns the first byte behind what it wrote. */
+
+static char *put_text(char *out, const char *text, u32 length)
+{
+	for (u32 i = 0; i < length; i++)
+		out[i] = text[i];
+	return out + length;
+}
+
+#define put_literal(out, literal) put_text(out, literal, sizeof(literal) - 1)
+
+static char *put_fill(char *out, char fill, u32 count)
+{
+	while (count--)
+		*out++ = fill;
+	return out;
+}
+
+/* Digits of @value in base 10 or 16, ending before @end; returns the first one. */
+static char *digits_before(char *end, u64 value, u32 base)
+{
+	if (base == 10) {
+		do
+			*--end = (char)('0' + value % 10);
+		while (value /= 10);
+	} else {
+		do
+			*--end = "0123456789abcdef"[value % 16];
+		while (value /= 16);
+	}
+	return end;
+}
+
+/* At least @width digits, led by @fill. */
+static char *put_number(char *out, u64 value, u32 width, char fill)
+{
+	char buf[DIGITS_MAX];
+	char *first = digits_before(buf + DIGITS_MAX, value, 10);
+	u32 length = (u32)(buf + DIGITS_MAX - first);
+
+	if (length < width)
+		out = put_fill(out, fill, width - length);
+	return put_text(out, first, length);
+}
+
+static u64 load_field(const u8 *at, u32 size)
+{
+	u64 value = 0;
+
+	switch (size) {
+	case 1:
+		return *at;
+	case 2:
+		__builtin_memcpy(&value, at, 2);
+		return value;
+	case 4:
+		__builtin_memcpy(&value, at, 4);
+		return value;
+	default:
+		__builtin_memcpy(&value, at, 8);
+		return value;
+	}
+}
+
+static s64 sign_extend(u64 value, u32 size)
+{
+	u32 unused = 64 - 8 * size;
+
+	return (s64)(value << unused) >> unused;
+}
+
+/* A blank-padded number keeps its sign with its digits, a zero-padded one before them. */
+static char *put_padded(char *out, const struct render_op *op, const char *digits, u32 length,
+			bool negative)
+{
+	u32 full = length + negative;
+	u32 pad = op->width > full ? op->width - full : 0;
+	bool zeros = (op->flags & RENDER_ZERO) && !(op->flags & RENDER_LEFT);
+
+	if (pad && !zeros && !(op->flags & RENDER_LEFT))
+		out = put_fill(out, ' ', pad);
+	if (negative)
+		*out++ = '-';
+	if (pad && zeros)
+		out = put_fill(out, '0', pad);
+	out = put_text(out, digits, length);
+	if (pad && (op->flags & RENDER_LEFT))
+		out = put_fill(out, ' ', pad);
+	return out;
+}
+
+static char *put_value(char *out, const struct render_op *op, u64 value)
+{
+	char buf[DIGITS_MAX];
+	bool negative = op->kind == RENDER_SIGNED && sign_extend(value, op->size) < 0;
+	char *first;
+
+	if (negative)
+		value = -(u64)sign_extend(value, op->size);
+	first = digits_before(buf + DIGITS_MAX, value, op->kind == RENDER_HEX ? 16 : 10);
+	return put_padded(out, op, first, (u32)(buf + DIGITS_MAX - first), negative);
+}
+
+static char *put_symbol(char *out, const struct render_op *op, u64 value)
+{
+	const struct render_symbols *table = op->symbols;
+	const struct render_text *text =
+		value < table->nr ? &table->symbols[value] : &table->fallback;
+
+	return put_padded(out, op, text->text, text->length, false);
+}
+
+static char *put_op(char *out, const struct render_op *op, const u8 *payload)
+{
+	switch (op->kind) {
+	case RENDER_TEXT:
+		return put_text(out, op->text.text, op->text.length);
+	case RENDER_SYMBOL:
+		return put_symbol(out, op, load_field(payload + op->offset, op->size));
+	default:
+		return put_value(out, op, load_field(payload + op->offset, op->size));
+	}
+}
+
+static const struct render_event *find_event(const struct rb_record *record,
+					     const struct render_table *table)
+{
+	if (record->id >= table->nr || !table->events[record->id].ops)
+		return NULL;
+	return &table->events[record->id];
+}
+
+static char *put_event(char *out, const struct rb_record *record,
+		       const struct render_table *table)
+{
+	const struct render_event *event = find_event(record, table);
+
+	if (!event) {
+		out = put_literal(out, "UNKNOWN id=");
+		return put_number(out, record->id, 0, ' ');
+	}
+	if (record->length < event->length) {
+		out = put_literal(out, "[SHORT EVENT id=");
+		out = put_number(out, record->id, 0, ' ');
+		out = put_literal(out, " length=");
+		out = put_number(out, record->length, 0, ' ');
+		return put_literal(out, "]");
+	}
+	for (u32 i = 0; i < event->nr_ops; i++)
+		out = put_op(out, &event->ops[i], record->payload);
+	return out;
+}
+
+u32 render_line(char *out, u32 cpu, const struct rb_record *record,
+		const struct render_table *table)
+{
+	u64 usec = record->time_stamp / NSEC_PER_USEC;
+	char *end = out;
+
+	*end++ = '[';
+	end = put_number(end, cpu, 3, '0');
+	end = put_literal(end, "]\t");
+	end = put_number(end, usec / USEC_PER_SEC, 5, ' ');
+	*end++ = '.';
+	end = put_number(end, usec % USEC_PER_SEC, 6, '0');
+	end = put_literal(end, ": ");
+	end = put_event(end, record, table);
+	*end++ = '\n';
+	return (u32)(end - out);
+}
+
+u32 render_line_max(const struct rb_record *record, const struct render_table *table)
+{
+	const struct render_event *event = find_event(record, table);
+
+	return RENDER_FRAME_MAX + (event ? event->max_text : 0);
+}
+
+u32 render_lost(char *out, u32 cpu, u64 lost)
+{
+	char *end = put_literal(out, "CPU:");
+
+	end = put_number(end, cpu, 0, ' ');
+	end = put_literal(end, " [LOST ");
+	end = put_number(end, lost, 0, ' ');
+	end = put_literal(end, " EVENTS]\n");
+	return (u32)(end - out);
+}
+
+u32 render_corrupt(char *out, u32 cpu, u32 page, u32 offset)
+{
+	char *end = put_literal(out, "CPU:");
+
+	end = put_number(end, cpu, 0, ' ');
+	end = put_literal(end, " [CORRUPT PAGE ");
+	end = put_number(end, page, 0, ' ');
+	end = put_literal(end, " AT ");
+	end = put_number(end, offset, 0, ' ');
+	end = put_literal(end, "]\n");
+	return (u32)(end - out);
+}
+
+/* --- checking the operations ------------------------------------------------- */
+
+static u32 max_u32(u32 a, u32 b)
+{
+	return a > b ? a : b;
+}
+
+static bool valid_op(const struct render_op *op)
+{
+	bool field_size = op->size == 1 || op->size == 2 || op->size == 4 || op->size == 8;
+
+	switch (op->kind) {
+	case RENDER_TEXT:
+		return true;
+	case RENDER_SYMBOL:
+		return field_size && op->symbols;
+	case RENDER_UNSIGNED:
+	case RENDER_SIGNED:
+	case RENDER_HEX:
+		return field_size;
+	default:
+		return false;
+	}
+}
+
+static u32 longest_symbol(const struct render_symbols *table)
+{
+	u32 longest = table->fallback.length;
+
+	for (u32 i = 0; i < table->nr; i++)
+		longest = max_u32(longest, table->symbols[i].length);
+	return longest;
+}
+
+static u32 max_op_text(const struct render_op *op)
+{
+	switch (op->kind) {
+	case RENDER_TEXT:
+		return op->text.length;
+	case RENDER_SYMBOL:
+		return max_u32(longest_symbol(op->symbols), op->width);
+	default:
+		return max_u32(DIGITS_MAX + 1, op->width);
+	}
+}
+
+static u32 field_end(const struct render_op *op)
+{
+	return op->kind == RENDER_TEXT ? 0 : op->offset + op->size;
+}
+
+int render_event_check(struct render_event *event)
+{
+	event->length = 0;
+	event->max_text = 0;
+
+	for (u32 i = 0; i < event->nr_ops; i++) {
+		const struct render_op *op = &event->ops[i];
+
+		if (!valid_op(op) || op->offset > RB_MAX_PAYLOAD)
+			return -EINVAL;
+		if (max_op_text(op) > RENDER_LINE_MAX)
+			return -E2BIG;
+		event->length = max_u32(event->length, field_end(op));
+		event->max_text += max_op_text(op);
+		if (event->max_text > RENDER_LINE_MAX - RENDER_FRAME_MAX)
+			return -E2BIG;
+	}
+	return 0;
+}
