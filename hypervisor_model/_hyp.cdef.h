@@ -1,0 +1,41 @@
+/* What hypervisor_model/model.py sees of hyp.h and define_events.h. */
+struct hyp;
+
+struct pcpu_step {
+	uint64_t at;
+	int32_t vcpu;
+	uint8_t reason;
+	uint8_t enter;
+};
+
+int hyp_create(uint32_t nr_cpus, struct hyp **hyp);
+int hyp_set_script(struct hyp *hyp, uint32_t cpu, const struct pcpu_step *steps,
+		   uint32_t nr_steps, uint64_t period);
+int hyp_start(struct hyp *hyp);
+void hyp_destroy(struct hyp *hyp);
+uintptr_t hyp_conduit_address(struct hyp *hyp);
+
+struct hyp_event_field {
+	const char *type;
+	const char *name;
+	uint32_t offset;
+	uint32_t size;
+	uint32_t is_signed;
+};
+
+struct hyp_event_desc {
+	const char *name;
+	uint32_t id;
+	const struct hyp_event_field *fields;
+	const char *print_fmt;
+};
+
+struct hyp_symbol_table {
+	const char *function;
+	const char *const *symbols;
+	uint32_t nr_symbols;
+	const char *fallback;
+};
+
+const struct hyp_event_desc *hyp_event_desc(uint32_t index);
+const struct hyp_symbol_table *hyp_symbol_table(uint32_t index);

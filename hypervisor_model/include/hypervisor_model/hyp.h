@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A model of the nVHE hypervisor: physical CPUs that write events, and the eight
+ * hypercalls as the only way in. It trusts nothing that the host passes.
+ *
+ *   host ── hvc(cpu, regs) ──▶ the pCPU, when it is in the host ──▶ handler
+ *                                    ▲
+ *   pCPU thread: plays its script, writes hyp_enter / hyp_exit
+ */
+#ifndef HYPERVISOR_MODEL_HYP_H
+#define HYPERVISOR_MODEL_HYP_H
+
+#include "ringbuf_c/hypercalls.h"
+#include "ringbuf_c/types.h"
+
+/* One event of a script: the CPU enters or leaves the hypervisor. */
+struct pcpu_step {
+	u64 at; /* ns from the start of the script */
+	s32 vcpu;
+	u8 reason; /* enum hyp_enter_exit_reason */
+	u8 enter;  /* 1: hyp_enter, 0: hyp_exit */
+};
+
+struct hyp;
+
+/**
+ * hyp_create - a hypervisor with @nr_cpus physical CPUs that stand still.
+ *
+ * Return: 0 and *@hyp; -EINVAL without CPUs, -ENOMEM.
+ */
+int hyp_create(u32 nr_cpus, struct hyp **hyp);
+
+/**
+ * hyp_set_script - what CPU @cpu plays, again and again, @period ns a turn.
+ *
+ * Before hyp_start() only; @steps are copied. A script begins and ends in the host;
+ * its times rise, by less than @period in all. A CPU without a script idles. The script
+ * stands still while nothing of it could be recorded, and then begins anew.
+ * Return: 0, -EINVAL, -ENOMEM.
+ */
+int hyp_set_script(struct hyp *hyp, u32 cpu, const struct pcpu_step *steps, u32 nr_steps,
+		   u64 period);
+
+/**
+ * hyp_start - start the pCPU threads, each pinned to a CPU of this machine if the
+ * machine allows it (pCPU n to the n-th CPU of our affinity mask, in a circle).
+ *
+ * Return: 0 or -errno of the thread library; then nothing runs.
+ */
+int hyp_start(struct hyp *hyp);
+
+/** hyp_destroy - stop the CPUs, unload, free. NULL is fine. */
+void hyp_destroy(struct hyp *hyp);
+
+/** hyp_conduit - for the host, in the same process. Valid until hyp_destroy(). */
+struct hvc_conduit *hyp_conduit(struct hyp *hyp);
+
+u32 hyp_nr_cpus(const struct hyp *hyp);
+
+#endif

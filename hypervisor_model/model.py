@@ -1,0 +1,141 @@
+"""The hypervisor as an object of Python. The one module here that touches ffi."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from hypervisor_model._hyp import ffi, lib
+from hypervisor_model.workloads import Step, Workload
+
+
+class FieldInfo(NamedTuple):
+    """A field of an event's payload: C type text, name, bytes from its start, bytes, sign."""
+
+    type: str
+    name: str
+    offset: int
+    size: int
+    signed: bool
+
+
+class EventInfo(NamedTuple):
+    """An event as its hypervisor describes it; `print_fmt` as in the `format` file."""
+
+    id: int
+    name: str
+    fields: tuple[FieldInfo, ...]
+    print_fmt: str
+
+
+class SymbolTable(NamedTuple):
+    """What calling `function` on value i in a print format gives: symbols[i], or fallback."""
+
+    function: str
+    symbols: tuple[str, ...]
+    fallback: str
+
+
+def _text(pointer: Any) -> str:
+    text: bytes = ffi.string(pointer)
+    return text.decode("ascii")
+
+
+def _check(result: int, what: str) -> None:
+    if result:
+        raise OSError(-result, f"hypervisor model: {what}: {os.strerror(-result)}")
+
+
+def _until_null(at: Callable[[int], Any]) -> Iterator[Any]:
+    index = 0
+    while at(index) != ffi.NULL:
+        yield at(index)
+        index += 1
+
+
+def _fields(table: Any) -> Iterator[FieldInfo]:
+    index = 0
+    while table[index].name != ffi.NULL:
+        field = table[index]
+        yield FieldInfo(
+            _text(field.type), _text(field.name), field.offset, field.size, bool(field.is_signed)
+        )
+        index += 1
+
+
+def _events() -> tuple[EventInfo, ...]:
+    return tuple(
+        EventInfo(desc.id, _text(desc.name), tuple(_fields(desc.fields)), _text(desc.print_fmt))
+        for desc in _until_null(lib.hyp_event_desc)
+    )
+
+
+def _symbol_tables() -> tuple[SymbolTable, ...]:
+    return tuple(
+        SymbolTable(
+            _text(table.function),
+            tuple(_text(table.symbols[i]) for i in range(table.nr_symbols)),
+            _text(table.fallback),
+        )
+        for table in _until_null(lib.hyp_symbol_table)
+    )
+
+
+def _reason_numbers(tables: tuple[SymbolTable, ...]) -> dict[str, int]:
+    [reasons] = (table for table in tables if table.function == "__hyp_enter_exit_reason_str")
+    return {name: number for number, name in enumerate(reasons.symbols)}
+
+
+class Hypervisor:
+    """A running hypervisor with `cpus` pCPUs that play `workload`.
+
+    Ends with close(), or as a context manager. Raises OSError where the machine cannot
+    give what it needs.
+    """
+
+    def __init__(self, cpus: int, workload: Workload) -> None:
+        self.cpus = cpus
+        self.events = _events()
+        self.symbol_tables = _symbol_tables()
+        created = ffi.new("struct hyp **")
+        _check(lib.hyp_create(cpus, created), f"create {cpus} CPUs")
+        self._hyp: Any = ffi.gc(created[0], lib.hyp_destroy)
+        for cpu, steps in workload.scripts.items():
+            self._set_script(cpu, steps, workload.period)
+        _check(lib.hyp_start(self._hyp), "start the CPU threads")
+
+    def _set_script(self, cpu: int, steps: list[Step], period: int) -> None:
+        numbers = _reason_numbers(self.symbol_tables)
+        array = ffi.new(
+            "struct pcpu_step[]",
+            [(step.at, step.vcpu, numbers[step.reason], step.enter) for step in steps],
+        )
+        result = lib.hyp_set_script(self._hyp, cpu, array, len(steps), period)
+        _check(result, f"script of CPU {cpu}")
+
+    @property
+    def conduit(self) -> int:
+        """Address of the hvc_conduit through which the host calls. Valid until close()."""
+        if self._hyp is None:
+            raise ValueError("hypervisor model: closed")
+        address: int = lib.hyp_conduit_address(self._hyp)
+        return address
+
+    def close(self) -> None:
+        """Stop the CPUs and free everything. A second call does nothing."""
+        hyp, self._hyp = self._hyp, None
+        if hyp is not None:
+            ffi.release(hyp)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

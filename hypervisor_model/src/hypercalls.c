@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The eight hypercalls (SPEC C). Handlers run on a pCPU, under hyp->lock. */
+#include <sched.h>
+
+#include "internal.h"
+
+static struct simple_rb_per_cpu *ring_of(struct hyp *hyp, u64 cpu)
+{
+	return cpu < hyp->nr_cpus ? &hyp->pcpus[cpu].trace.rb : NULL;
+}
+
+static int handle_load(struct pcpu *pcpu, const struct hvc_regs *regs)
+{
+	return hyp_load(pcpu->hyp, (const void *)(uintptr_t)regs->x1, regs->x2, (int)regs->x3);
+}
+
+static int handle_unload(struct pcpu *pcpu, const struct hvc_regs *regs)
+{
+	(void)regs;
+	hyp_unload(pcpu->hyp);
+	return 0;
+}
+
+static int handle_enable(struct pcpu *pcpu, const struct hvc_regs *regs)
+{
+	struct hyp *hyp = pcpu->hyp;
+
+	if (!hyp_loaded(hyp))
+		return regs->x1 ? -EINVAL : 0;
+	/* A CPU without a buffer answers -ENODEV: nothing to switch there. */
+	for (u32 cpu = 0; cpu < hyp->nr_cpus; cpu++)
+		simple_ring_buffer_enable_tracing(ring_of(hyp, cpu), regs->x1);
+	hyp_unpark(hyp);
+	return 0;
+}
+
+static int handle_swap_reader(struct pcpu *pcpu, const struct hvc_regs *regs)
+{
+	struct simple_rb_per_cpu *rb = ring_of(pcpu->hyp, regs->x1);
+
+	return rb ? simple_ring_buffer_swap_reader_page(rb) : -EINVAL;
+}
+
+static int handle_reset(struct pcpu *pcpu, const struct hvc_regs *regs)
+{
+	struct simple_rb_per_cpu *rb = ring_of(pcpu->hyp, regs->x1);
+
+	return rb ? simple_ring_buffer_reset(rb) : -EINVAL;
+}
+
+/* Nobody may still use the bank that is going to be overwritten (SPEC C.6). */
+static void wait_for_writers(struct hyp *hyp)
+{
+	for (u32 cpu = 0; cpu < hyp->nr_cpus; cpu++) {
+		/* pairs with the release in simple_ring_buffer_commit() */
+		while (smp_load_acquire(&hyp->pcpus[cpu].trace.rb.status) == SIMPLE_RB_WRITING)
+			sched_yield();
+	}
+}
+
+static int handle_update_clock(struct pcpu *pcpu, const struct hvc_regs *regs)
+{
+	wait_for_writers(pcpu->hyp);
+	trace_clock_update(&pcpu->hyp->clock, (u32)regs->x1, (u32)regs->x2, regs->x3, regs->x4);
+	return 0;
+}
+
+static int handle_enable_event(struct pcpu *pcpu, const struct hvc_regs *regs)
+{
+	const struct hyp_event_desc *desc;
+
+	for (u32 i = 0; (desc = hyp_event_desc(i)); i++) {
+		if (desc->id != regs->x1)
+			continue;
+		WRITE_ONCE(pcpu->hyp->enabled[i], !!regs->x2);
+		hyp_unpark(pcpu->hyp);
+		return 0;
+	}
+	return -EINVAL;
+}
+
+static int handle_write_event(struct pcpu *pcpu, const struct hvc_regs *regs)
+{
+	trace_selftest(&pcpu->trace, regs->x1);
+	return 0;
+}
+
+static int (*const handlers[HVC_NR_CALLS])(struct pcpu *, const struct hvc_regs *) = {
+	[HVC_TRACING_LOAD] = handle_load,
+	[HVC_TRACING_UNLOAD] = handle_unload,
+	[HVC_TRACING_ENABLE] = handle_enable,
+	[HVC_TRACING_SWAP_READER] = handle_swap_reader,
+	[HVC_TRACING_RESET] = handle_reset,
+	[HVC_TRACING_UPDATE_CLOCK] = handle_update_clock,
+	[HVC_TRACING_ENABLE_EVENT] = handle_enable_event,
+	[HVC_TRACING_WRITE_EVENT] = handle_write_event,
+};
+
+static void dispatch(struct pcpu *pcpu, struct hvc_regs *regs)
+{
+	int ret;
+
+	if (regs->x0 >= HVC_NR_CALLS) {
+		regs->x0 = HVC_NOT_SUPPORTED;
+		return;
+	}
+	pthread_mutex_lock(&pcpu->hyp->lock);
+	ret = handlers[regs->x0](pcpu, regs);
+	pthread_mutex_unlock(&pcpu->hyp->lock);
+	regs->x0 = 0;
+	regs->x1 = (u64)(s64)ret;
+}
+
+void hyp_hvc(struct hvc_conduit *conduit, u32 cpu, struct hvc_regs *regs)
+{
+	struct hyp *hyp = (struct hyp *)conduit;
+	struct pcpu *pcpu;
+
+	if (cpu >= hyp->nr_cpus) {
+		regs->x0 = HVC_NOT_SUPPORTED;
+		return;
+	}
+	pcpu = &hyp->pcpus[cpu];
+	pcpu_borrow(pcpu);
+	trace_hyp_enter(&pcpu->trace, HYP_REASON_HVC, 0);
+	dispatch(pcpu, regs);
+	trace_hyp_exit(&pcpu->trace, HYP_REASON_ERET_HOST, 0);
+	pcpu_give_back(pcpu);
+}

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef HYPERVISOR_MODEL_INTERNAL_H
+#define HYPERVISOR_MODEL_INTERNAL_H
+
+#include <pthread.h>
+
+#include "hypervisor_model/hyp.h"
+#include "ringbuf_c/clock.h"
+#include "ringbuf_c/define_events.h"
+
+/*
+ * A physical CPU is in one place at a time: in the host, or away from it (in the
+ * hypervisor, a guest, the firmware). Its thread moves it along its script; whoever
+ * makes a hypercall borrows it while it is in the host. So every event of a CPU is
+ * written by one thread at a time, and enters and exits alternate.
+ */
+struct pcpu {
+	struct hyp_trace_cpu trace;
+	struct hyp *hyp;
+	u32 nr;
+
+	pthread_t thread;
+	bool running; /* the thread exists */
+
+	struct pcpu_step *steps;
+	u32 nr_steps;
+	u64 period;
+
+	pthread_mutex_t lock;
+	pthread_cond_t kick;       /* the thread: somebody wants the CPU, or gave it back */
+	pthread_cond_t in_host;    /* hypercalls: the CPU has come back to the host */
+	u32 wanted;                /* hypercalls that wait for the CPU or have it; atomic */
+	u32 stop;                  /* atomic */
+	bool away;                 /* not in the host; under lock */
+} __attribute__((aligned(64))); /* a pCPU does not slow its neighbour down */
+
+/* Memory that the host shares. It is ours to map, not ours to trust. */
+struct shared_memory {
+	u8 *base; /* NULL: none */
+	u64 size;
+	u8 *pinned; /* one byte per page */
+};
+
+struct hyp {
+	struct hvc_conduit conduit; /* first: a conduit is a hypervisor */
+	u32 nr_cpus;
+	struct pcpu *pcpus;
+
+	pthread_mutex_t lock; /* load, unload, enable, swap, reset, clock, event switches */
+	struct trace_clock clock;
+	u32 enabled[HYP_NR_EVENTS];
+	struct shared_memory shared;
+	struct simple_buffer_page *bpages; /* private records of all CPUs; NULL: not loaded */
+
+	pthread_mutex_t park_lock;
+	pthread_cond_t unpark; /* what could be recorded has changed */
+};
+
+static inline bool hyp_loaded(const struct hyp *hyp)
+{
+	return hyp->bpages;
+}
+
+/* load.c; under hyp->lock */
+int hyp_load(struct hyp *hyp, const void *desc, u64 desc_size, int memory_fd);
+void hyp_unload(struct hyp *hyp);
+
+/* hypercalls.c */
+void hyp_hvc(struct hvc_conduit *conduit, u32 cpu, struct hvc_regs *regs);
+
+/* pcpu.c */
+int pcpu_init(struct pcpu *pcpu, struct hyp *hyp, u32 nr);
+void pcpu_deinit(struct pcpu *pcpu);
+int pcpu_start(struct pcpu *pcpu);
+void pcpu_stop(struct pcpu *pcpu);
+void pcpu_borrow(struct pcpu *pcpu);      /* waits until the CPU is in the host */
+void pcpu_give_back(struct pcpu *pcpu);
+void hyp_unpark(struct hyp *hyp);         /* what could be recorded has changed */
+
+#endif

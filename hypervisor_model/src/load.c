@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Load: everything here comes from the host and is checked before it is used
+ * (SPEC C.1). The descriptor is copied first, so that it cannot change while it is
+ * read: that is this model's donation. The memory object must be sealed against
+ * resizing, so that it stays where it is mapped: that is its share and pin.
+ */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+#define SEALS_NEEDED (F_SEAL_SHRINK | F_SEAL_GROW)
+/* 64 GiB of data pages per CPU; also keeps sizes within 64 bits. */
+#define MAX_PAGES_PER_CPU (1U << 24)
+
+/* --- the shared memory ------------------------------------------------------------ */
+
+static int map_shared(struct shared_memory *shared, int fd)
+{
+	struct stat st;
+	int seals = fcntl(fd, F_GET_SEALS);
+
+	if (seals < 0 || (seals & SEALS_NEEDED) != SEALS_NEEDED)
+		return -EPERM;
+	if (fstat(fd, &st) || st.st_size <= 0 || st.st_size % RB_PAGE_SIZE)
+		return -EINVAL;
+
+	shared->size = (u64)st.st_size;
+	shared->pinned = calloc(shared->size / RB_PAGE_SIZE, 1);
+	if (!shared->pinned)
+		return -ENOMEM;
+	shared->base = mmap(NULL, shared->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (shared->base == MAP_FAILED) {
+		shared->base = NULL;
+		return -ENOMEM;
+	}
+	return 0;
+}
+
+static void unmap_shared(struct shared_memory *shared)
+{
+	if (shared->base)
+		munmap(shared->base, shared->size);
+	free(shared->pinned);
+	*shared = (struct shared_memory){ 0 };
+}
+
+/* Our address of the host's page @va; NULL if it is no shared page, or pinned already. */
+static void *pin_page(struct shared_memory *shared, u64 va)
+{
+	if (va % RB_PAGE_SIZE || va >= shared->size || shared->pinned[va / RB_PAGE_SIZE])
+		return NULL;
+	shared->pinned[va / RB_PAGE_SIZE] = 1;
+	return shared->base + va;
+}
+
+/* --- the descriptor ----------------------------------------------------------------- */
+
+/* Records of a private, complete copy of the descriptor, in order. */
+struct desc_walk {
+	const struct hyp_trace_desc *desc;
+	u64 size; /* of the copy */
+	u64 next; /* offset in it of the next record */
+};
+
+static int walk_begin(struct desc_walk *walk, const struct hyp_trace_desc *desc, u64 size)
+{
+	const struct trace_buffer_desc *container = &desc->trace_buffer_desc;
+	u64 room;
+
+	if (size < sizeof(*desc))
+		return -EINVAL;
+	room = size - offsetof(struct hyp_trace_desc, trace_buffer_desc);
+	if (container->struct_len < sizeof(*container) || container->struct_len > room)
+		return -EINVAL;
+
+	*walk = (struct desc_walk){
+		.desc = desc,
+		.size = offsetof(struct hyp_trace_desc, trace_buffer_desc) + container->struct_len,
+		.next = sizeof(*desc),
+	};
+	return 0;
+}
+
+/* The next record, wholly inside the descriptor; NULL if it is not. */
+static const struct ring_buffer_desc *walk_next(struct desc_walk *walk)
+{
+	const struct ring_buffer_desc *record;
+	u64 room = walk->size - walk->next;
+
+	if (room < sizeof(*record))
+		return NULL;
+	record = (const void *)((const u8 *)walk->desc + walk->next);
+	if (record->nr_page_va > MAX_PAGES_PER_CPU ||
+	    ring_buffer_desc_size(record->nr_page_va) > room)
+		return NULL;
+	walk->next += ring_buffer_desc_size(record->nr_page_va);
+	return record;
+}
+
+/* How many data pages the descriptor names; -EINVAL unless every record makes sense. */
+static int count_pages(const struct hyp *hyp, struct desc_walk walk, u64 *nr_pages)
+{
+	s32 nr_cpus = walk.desc->trace_buffer_desc.nr_cpus;
+
+	if (nr_cpus < 1 || (u32)nr_cpus > hyp->nr_cpus)
+		return -EINVAL;
+	*nr_pages = 0;
+	for (s32 cpu = 0; cpu < nr_cpus; cpu++) {
+		const struct ring_buffer_desc *record = walk_next(&walk);
+
+		if (!record || record->cpu != cpu || record->nr_page_va < RB_MIN_PAGES)
+			return -EINVAL;
+		*nr_pages += record->nr_page_va;
+	}
+	return walk.next == walk.size ? 0 : -EINVAL;
+}
+
+static int load_cpu(struct hyp *hyp, const struct ring_buffer_desc *record,
+		    struct simple_buffer_page *bpages)
+{
+	struct trace_buffer_meta *meta = pin_page(&hyp->shared, record->meta_va);
+
+	if (!meta)
+		return -EPERM;
+	for (u32 i = 0; i < record->nr_page_va; i++) {
+		bpages[i].page = pin_page(&hyp->shared, record->page_va[i]);
+		if (!bpages[i].page)
+			return -EPERM;
+	}
+	memset(meta, 0, sizeof(*meta));
+	return simple_ring_buffer_init(&hyp->pcpus[record->cpu].trace.rb, bpages,
+				       record->nr_page_va, meta);
+}
+
+static int load_cpus(struct hyp *hyp, struct desc_walk walk)
+{
+	struct simple_buffer_page *bpages = hyp->bpages;
+	s32 nr_cpus = walk.desc->trace_buffer_desc.nr_cpus;
+
+	for (s32 cpu = 0; cpu < nr_cpus; cpu++) {
+		const struct ring_buffer_desc *record = walk_next(&walk);
+		int ret = load_cpu(hyp, record, bpages);
+
+		if (ret)
+			return ret;
+		bpages += record->nr_page_va;
+	}
+	return 0;
+}
+
+static int load_desc(struct hyp *hyp, const struct hyp_trace_desc *desc, u64 size, int memory_fd)
+{
+	struct desc_walk walk;
+	u64 nr_pages;
+	int ret = walk_begin(&walk, desc, size);
+
+	if (!ret)
+		ret = count_pages(hyp, walk, &nr_pages);
+	/* The records come from our own memory (SPEC A.3, ML+). */
+	if (!ret && (desc->bpages_backing_start || desc->bpages_backing_size))
+		ret = -EINVAL;
+	if (!ret)
+		ret = map_shared(&hyp->shared, memory_fd);
+	if (ret)
+		return ret;
+
+	hyp->bpages = calloc(nr_pages, sizeof(*hyp->bpages));
+	return hyp->bpages ? load_cpus(hyp, walk) : -ENOMEM;
+}
+
+int hyp_load(struct hyp *hyp, const void *desc, u64 desc_size, int memory_fd)
+{
+	void *copy;
+	int ret;
+
+	if (hyp_loaded(hyp))
+		return -EBUSY;
+	if (!desc || !desc_size || desc_size % RB_PAGE_SIZE)
+		return -EINVAL;
+	copy = malloc(desc_size);
+	if (!copy)
+		return -ENOMEM;
+	memcpy(copy, desc, desc_size);
+	ret = load_desc(hyp, copy, desc_size, memory_fd);
+	free(copy);
+	if (ret)
+		hyp_unload(hyp);
+	return ret;
+}
+
+void hyp_unload(struct hyp *hyp)
+{
+	for (u32 cpu = 0; cpu < hyp->nr_cpus; cpu++)
+		simple_ring_buffer_unload(&hyp->pcpus[cpu].trace.rb);
+	free(hyp->bpages);
+	hyp->bpages = NULL;
+	unmap_shared(&hyp->shared);
+}

@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Physical CPUs: a thread each that plays a script. */
+#define _GNU_SOURCE
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <time.h>
+
+#include "internal.h"
+
+#define NSEC_PER_SEC 1000000000ULL
+/* Shorter waits than this are spun: sleeping would take longer, and blur the pace. */
+#define SPIN_NS 20000U
+
+static u64 monotonic_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (u64)now.tv_sec * NSEC_PER_SEC + (u64)now.tv_nsec;
+}
+
+static bool stopping(struct pcpu *pcpu)
+{
+	return READ_ONCE(pcpu->stop);
+}
+
+/* pairs with the release in pcpu_give_back() */
+static bool wanted(struct pcpu *pcpu)
+{
+	return smp_load_acquire(&pcpu->wanted);
+}
+
+/* --- hypercalls borrow the CPU -------------------------------------------------- */
+
+void pcpu_borrow(struct pcpu *pcpu)
+{
+	__atomic_fetch_add(&pcpu->wanted, 1, __ATOMIC_ACQ_REL);
+	pthread_mutex_lock(&pcpu->lock);
+	pthread_cond_signal(&pcpu->kick);
+	while (pcpu->away && !stopping(pcpu))
+		pthread_cond_wait(&pcpu->in_host, &pcpu->lock);
+}
+
+void pcpu_give_back(struct pcpu *pcpu)
+{
+	__atomic_fetch_sub(&pcpu->wanted, 1, __ATOMIC_ACQ_REL);
+	pthread_cond_signal(&pcpu->kick);
+	pthread_mutex_unlock(&pcpu->lock);
+}
+
+/* --- parking: no script runs while nothing of it could be recorded ----------------- */
+
+static bool records_script(const struct pcpu *pcpu)
+{
+	const u32 *enabled = pcpu->hyp->enabled;
+
+	return READ_ONCE(pcpu->trace.rb.status) != SIMPLE_RB_UNAVAILABLE &&
+	       (READ_ONCE(enabled[HYP_EVENT_INDEX_hyp_enter]) ||
+		READ_ONCE(enabled[HYP_EVENT_INDEX_hyp_exit]));
+}
+
+void hyp_unpark(struct hyp *hyp)
+{
+	pthread_mutex_lock(&hyp->park_lock);
+	pthread_cond_broadcast(&hyp->unpark);
+	pthread_mutex_unlock(&hyp->park_lock);
+}
+
+static void park(struct pcpu *pcpu)
+{
+	struct hyp *hyp = pcpu->hyp;
+
+	pthread_mutex_unlock(&pcpu->lock);
+	pthread_mutex_lock(&hyp->park_lock);
+	while (!stopping(pcpu) && !(pcpu->nr_steps && records_script(pcpu)))
+		pthread_cond_wait(&hyp->unpark, &hyp->park_lock);
+	pthread_mutex_unlock(&hyp->park_lock);
+	pthread_mutex_lock(&pcpu->lock);
+}
+
+/* --- the script --------------------------------------------------------------------- */
+
+static void sleep_until(struct pcpu *pcpu, u64 due)
+{
+	struct timespec at = {
+		.tv_sec = (time_t)(due / NSEC_PER_SEC),
+		.tv_nsec = (long)(due % NSEC_PER_SEC),
+	};
+
+	pthread_cond_timedwait(&pcpu->kick, &pcpu->lock, &at);
+}
+
+/*
+ * Wait for the next step. A CPU in the host gives way to hypercalls meanwhile; one
+ * that is away and wanted hurries back instead of keeping its pace.
+ */
+static void wait_for_step(struct pcpu *pcpu, u64 due)
+{
+	while (!stopping(pcpu)) {
+		u64 now;
+
+		if (wanted(pcpu)) {
+			if (pcpu->away)
+				return;
+			pthread_cond_wait(&pcpu->kick, &pcpu->lock);
+			continue;
+		}
+		now = monotonic_ns();
+		if (now >= due)
+			return;
+		if (due - now > SPIN_NS)
+			sleep_until(pcpu, due - SPIN_NS / 2);
+	}
+}
+
+static void take_step(struct pcpu *pcpu, const struct pcpu_step *step)
+{
+	if (step->enter)
+		trace_hyp_enter(&pcpu->trace, step->reason, step->vcpu);
+	else
+		trace_hyp_exit(&pcpu->trace, step->reason, step->vcpu);
+
+	pcpu->away = step->enter || step->reason != HYP_REASON_ERET_HOST;
+	if (!pcpu->away)
+		pthread_cond_broadcast(&pcpu->in_host);
+}
+
+/* One turn, beginning at @start; false when it was cut short, always in the host. */
+static bool play_turn(struct pcpu *pcpu, u64 start)
+{
+	for (u32 i = 0; i < pcpu->nr_steps; i++) {
+		if (!pcpu->away && !records_script(pcpu))
+			return false;
+		wait_for_step(pcpu, start + pcpu->steps[i].at);
+		if (stopping(pcpu))
+			return false;
+		take_step(pcpu, &pcpu->steps[i]);
+	}
+	return true;
+}
+
+static void *pcpu_run(void *arg)
+{
+	struct pcpu *pcpu = arg;
+
+	prctl(PR_SET_TIMERSLACK, 1UL);
+	pthread_mutex_lock(&pcpu->lock);
+	while (!stopping(pcpu)) {
+		u64 start;
+
+		park(pcpu);
+		start = monotonic_ns();
+		while (!stopping(pcpu) && play_turn(pcpu, start))
+			start += pcpu->period;
+	}
+	pcpu->away = false;
+	pthread_cond_broadcast(&pcpu->in_host);
+	pthread_mutex_unlock(&pcpu->lock);
+	return NULL;
+}
+
+/* --- life ---------------------------------------------------------------------------- */
+
+static void relax(void)
+{
+	sched_yield();
+}
+
+static int init_monotonic_cond(pthread_cond_t *cond)
+{
+	pthread_condattr_t attr;
+	int ret = pthread_condattr_init(&attr);
+
+	if (ret)
+		return -ret;
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	ret = pthread_cond_init(cond, &attr);
+	pthread_condattr_destroy(&attr);
+	return -ret;
+}
+
+int pcpu_init(struct pcpu *pcpu, struct hyp *hyp, u32 nr)
+{
+	int ret;
+
+	pcpu->hyp = hyp;
+	pcpu->nr = nr;
+	pcpu->trace.clock = &hyp->clock;
+	pcpu->trace.enabled = hyp->enabled;
+	pcpu->trace.rb.relax = relax;
+	ret = init_monotonic_cond(&pcpu->kick);
+	if (!ret)
+		ret = -pthread_cond_init(&pcpu->in_host, NULL);
+	if (!ret)
+		ret = -pthread_mutex_init(&pcpu->lock, NULL);
+	return ret;
+}
+
+void pcpu_deinit(struct pcpu *pcpu)
+{
+	free(pcpu->steps);
+	pthread_cond_destroy(&pcpu->kick);
+	pthread_cond_destroy(&pcpu->in_host);
+	pthread_mutex_destroy(&pcpu->lock);
+}
+
+/* The n-th CPU that we may run on, counted in a circle; -1 if that cannot be told. */
+static int nth_allowed_cpu(u32 n)
+{
+	cpu_set_t allowed;
+
+	if (sched_getaffinity(0, sizeof(allowed), &allowed))
+		return -1;
+	n %= (u32)CPU_COUNT(&allowed);
+	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+		if (CPU_ISSET(cpu, &allowed) && !n--)
+			return cpu;
+	}
+	return -1;
+}
+
+static void pin_thread(struct pcpu *pcpu)
+{
+	int cpu = nth_allowed_cpu(pcpu->nr);
+	cpu_set_t set;
+
+	if (cpu < 0)
+		return;
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	/* Not allowed everywhere; the model is right without it, only less even. */
+	pthread_setaffinity_np(pcpu->thread, sizeof(set), &set);
+}
+
+int pcpu_start(struct pcpu *pcpu)
+{
+	int ret = pthread_create(&pcpu->thread, NULL, pcpu_run, pcpu);
+
+	if (ret)
+		return -ret;
+	pcpu->running = true;
+	pin_thread(pcpu);
+	return 0;
+}
+
+void pcpu_stop(struct pcpu *pcpu)
+{
+	if (!pcpu->running)
+		return;
+	WRITE_ONCE(pcpu->stop, 1);
+	hyp_unpark(pcpu->hyp);
+	pcpu_borrow(pcpu); /* wakes it wherever it waits */
+	pcpu_give_back(pcpu);
+	pthread_join(pcpu->thread, NULL);
+	pcpu->running = false;
+}
