@@ -1,0 +1,1 @@
+"""The trace buffers of a hypervisor as a tracefs, in user space."""

@@ -1,0 +1,12 @@
+/* What hyptracefs/interrupts.py sees of the hook. */
+struct fuse_hook_read {
+	uint64_t id;
+	int flags;
+	bool interrupted;
+};
+
+extern struct fuse_hook_read fuse_hook_read;
+bool fuse_hook_was_hit(void);
+int fuse_hook_session_fd(void);
+
+extern "Python" void fuse_hook_interrupted(uint64_t id);

@@ -1,0 +1,105 @@
+/*
+ * A hook into libfuse, for what pyfuse3 leaves out: interrupts of a read, and the
+ * flags of the open file at the time of the read.
+ *
+ * This module exports fuse_session_new() and is loaded with RTLD_GLOBAL before
+ * pyfuse3, whose call then lands here. We pass on its operations with .read
+ * replaced by one that remembers the request and asks libfuse to tell us when the
+ * kernel takes the request back. All of it runs in the thread of the event loop.
+ */
+#define FUSE_USE_VERSION 312
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fuse_lowlevel.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+struct fuse_hook_read {
+	uint64_t id;      /* of the request, never repeated */
+	int flags;        /* of the open file, now: O_NONBLOCK may come and go */
+	bool interrupted; /* already */
+};
+
+/* The read being dispatched. Its handler copies it before it first waits. */
+struct fuse_hook_read fuse_hook_read;
+
+static void fuse_hook_interrupted(uint64_t id); /* Python's */
+
+static struct fuse_lowlevel_ops hooked_ops;
+static struct fuse_session *hooked_session;
+static void (*next_read)(fuse_req_t, fuse_ino_t, size_t, off_t, struct fuse_file_info *);
+
+/* libfuse calls this at once, from fuse_req_interrupt_func(), if it came that early. */
+static void on_interrupt(fuse_req_t req, void *id)
+{
+	(void)req;
+	if ((uintptr_t)id == fuse_hook_read.id)
+		fuse_hook_read.interrupted = true;
+	fuse_hook_interrupted((uintptr_t)id);
+}
+
+static void hooked_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
+			struct fuse_file_info *info)
+{
+	fuse_hook_read.id++;
+	fuse_hook_read.flags = info->flags;
+	fuse_hook_read.interrupted = false;
+	fuse_req_interrupt_func(req, on_interrupt, (void *)(uintptr_t)fuse_hook_read.id);
+	next_read(req, ino, size, offset, info);
+}
+
+/* The operations with our read; @op as it is if it is not what we know. */
+static const struct fuse_lowlevel_ops *hook(const struct fuse_lowlevel_ops *op, size_t size)
+{
+	if (size > sizeof(hooked_ops) || !op->read)
+		return op;
+	memcpy(&hooked_ops, op, size);
+	next_read = op->read;
+	hooked_ops.read = hooked_read;
+	return &hooked_ops;
+}
+
+#define EXPORTED __attribute__((visibility("default")))
+
+/* libfuse up to 3.16 */
+#undef fuse_session_new
+EXPORTED struct fuse_session *fuse_session_new(struct fuse_args *args,
+					       const struct fuse_lowlevel_ops *op, size_t size,
+					       void *userdata)
+{
+	struct fuse_session *(*next)(struct fuse_args *, const struct fuse_lowlevel_ops *, size_t,
+				     void *) = dlsym(RTLD_NEXT, "fuse_session_new");
+
+	hooked_session = next ? next(args, hook(op, size), size, userdata) : NULL;
+	return hooked_session;
+}
+
+/* libfuse 3.17 and later: callers go through this name */
+struct libfuse_version;
+EXPORTED struct fuse_session *
+fuse_session_new_versioned(struct fuse_args *args, const struct fuse_lowlevel_ops *op,
+			   size_t size, struct libfuse_version *version, void *userdata);
+
+EXPORTED struct fuse_session *
+fuse_session_new_versioned(struct fuse_args *args, const struct fuse_lowlevel_ops *op,
+			   size_t size, struct libfuse_version *version, void *userdata)
+{
+	struct fuse_session *(*next)(struct fuse_args *, const struct fuse_lowlevel_ops *, size_t,
+				     struct libfuse_version *, void *) =
+		dlsym(RTLD_NEXT, "fuse_session_new_versioned");
+
+	hooked_session = next ? next(args, hook(op, size), size, version, userdata) : NULL;
+	return hooked_session;
+}
+
+static bool fuse_hook_was_hit(void)
+{
+	return hooked_session && next_read;
+}
+
+/* Of /dev/fuse; -1 without a session. */
+static int fuse_hook_session_fd(void)
+{
+	return hooked_session ? fuse_session_fd(hooked_session) : -1;
+}

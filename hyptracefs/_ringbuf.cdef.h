@@ -1,0 +1,107 @@
+/* What hyptracefs/ring_buffer.py and hypercalls.py see of ringbuf_c. */
+
+/* hypercalls.h */
+#define HVC_TRACING_LOAD ...
+#define HVC_TRACING_UNLOAD ...
+#define HVC_TRACING_ENABLE ...
+#define HVC_TRACING_RESET ...
+#define HVC_TRACING_UPDATE_CLOCK ...
+#define HVC_TRACING_ENABLE_EVENT ...
+#define HVC_TRACING_WRITE_EVENT ...
+
+struct hvc_conduit;
+int hvc_call(uintptr_t conduit, uint32_t cpu, uint64_t nr, const uint64_t args[4]);
+
+/* layout.h */
+#define RB_PAGE_SIZE ...
+#define RB_PAGE_HEADER ...
+#define RB_MIN_PAGES ...
+
+/* clock */
+void clock_snapshot(uint64_t *boot_ns, uint64_t *cycles);
+
+/* render.h */
+#define RENDER_TEXT ...
+#define RENDER_UNSIGNED ...
+#define RENDER_SIGNED ...
+#define RENDER_HEX ...
+#define RENDER_SYMBOL ...
+#define RENDER_LEFT ...
+#define RENDER_ZERO ...
+
+struct render_text {
+	const char *text;
+	uint32_t length;
+};
+
+struct render_symbols {
+	const struct render_text *symbols;
+	uint32_t nr;
+	struct render_text fallback;
+};
+
+struct render_op {
+	uint8_t kind;
+	uint8_t size;
+	uint8_t flags;
+	uint8_t width;
+	uint32_t offset;
+	union {
+		struct render_text text;
+		const struct render_symbols *symbols;
+	};
+};
+
+struct render_event {
+	const struct render_op *ops;
+	uint32_t nr_ops;
+	uint32_t length;
+	uint32_t max_text;
+};
+
+struct render_table {
+	const struct render_event *events;
+	uint32_t nr;
+};
+
+int render_event_check(struct render_event *event);
+
+/* reader.h */
+#define READER_ALL_CPUS ...
+
+struct reader_cpu {
+	const struct trace_buffer_meta *meta;
+	const uint8_t *pages;
+	uint32_t nr_pages;
+	...;
+};
+
+struct reader {
+	struct hvc_conduit *conduit;
+	uint32_t hvc_cpu;
+	uint32_t nr_cpus;
+	struct reader_cpu *cpus;
+	struct render_table events;
+};
+
+struct reader_carry {
+	...;
+};
+
+struct reader_stats {
+	uint64_t entries, overrun, read, unread;
+	uint64_t lost;
+	uint64_t skipped;
+	uint64_t broken_pages;
+	uint64_t pages_lost, pages_touched;
+	int64_t swap_error;
+};
+
+bool reader_poll(struct reader *reader);
+uint64_t reader_unread(const struct reader *reader, uint32_t cpu);
+uint32_t reader_text(struct reader *reader, uint32_t cpu, struct reader_carry *carry,
+		     char *out, uint32_t size);
+uint32_t reader_raw(struct reader *reader, uint32_t cpu, struct reader_carry *carry,
+		    uint8_t *out, uint32_t size);
+void reader_reset(struct reader *reader, uint32_t cpu);
+void reader_stats(const struct reader *reader, uint32_t cpu, struct reader_stats *stats);

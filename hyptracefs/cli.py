@@ -1,0 +1,132 @@
+"""The command `hyptracefs`, also as mount(8) calls it."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import importlib.metadata
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from hyptracefs import daemon
+from hyptracefs.mounts import MountError, check_fuse, check_mountpoint
+from hyptracefs.options import Options, UsageError, options_help, parse_options
+
+_FAILED = 1
+_USAGE = 2
+
+_SOURCES = {"model": "a hypervisor model of its own, which ends with the mount"}
+
+_DESCRIPTION = "Mount the trace buffers of a hypervisor as a tracefs."
+_EPILOG = f"""\
+sources:
+{chr(10).join(f"  {name:<18}{what}" for name, what in _SOURCES.items())}
+
+mount options:
+{options_help()}
+  and those of mount.fuse3(8), such as allow_other
+
+examples:
+  hyptracefs model /mnt/hyp -o cpus=4
+  mount -t fuse.hyptracefs model /mnt/hyp -o workload=idle
+  umount /mnt/hyp
+
+  cd /mnt/hyp/hypervisor
+  echo 1 > events/enable; echo 1 > tracing_on; cat trace_pipe
+
+exit status:
+  0  mounted (with -f: served, and unmounted)
+  1  could not be mounted
+  2  wrong usage
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see hyptracefs --help)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="hyptracefs",
+        usage="hyptracefs SOURCE MOUNTPOINT [-o OPTION[,OPTION...]] [-f] [-d]",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("source", metavar="SOURCE", help="what writes the buffers (see below)")
+    parser.add_argument("mountpoint", metavar="MOUNTPOINT", help="a directory")
+    parser.add_argument(
+        "-o", dest="options", metavar="OPTION[,...]", action="append", default=[],
+        help="mount options (see below)",
+    )  # fmt: skip
+    parser.add_argument("-f", dest="foreground", action="store_true", help="stay in the foreground")
+    parser.add_argument(
+        "-d", dest="debug", action="store_true", help="log each refused request; implies -f"
+    )
+    parser.add_argument(
+        "-V", "--version", action="version", version=importlib.metadata.version("hyptracefs")
+    )
+    parser.add_argument("--ready-fd", type=int, help=argparse.SUPPRESS)
+    return parser
+
+
+def _check_source(source: str) -> None:
+    if source not in _SOURCES:
+        raise UsageError(f"unknown source {source!r}: there is {', '.join(_SOURCES)}")
+
+
+def _serve(arguments: argparse.Namespace, options: Options, ready: Callable[[], None]) -> None:
+    # Late: the parent of a daemon needs neither trio nor pyfuse3.
+    from hyptracefs.serve import MountRequest, serve  # noqa: PLC0415
+
+    serve(MountRequest(arguments.source, arguments.mountpoint, options), ready)
+
+
+def _in_background(arguments: argparse.Namespace) -> int:
+    options = [f"-o{text}" for text in arguments.options]
+    return daemon.start([arguments.source, arguments.mountpoint, *options])
+
+
+def _ready_in_background(options: Options, ready_fd: int) -> None:
+    daemon.log_in_background(logging.INFO, options.log)
+    daemon.tell_ready(ready_fd)
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    arguments = _parser().parse_args(argv)
+    arguments.mountpoint = os.path.realpath(arguments.mountpoint)
+    options = parse_options(arguments.options)
+    _check_source(arguments.source)
+
+    if arguments.ready_fd is not None:
+        _serve(
+            arguments, options, functools.partial(_ready_in_background, options, arguments.ready_fd)
+        )
+        return 0
+    check_fuse()
+    check_mountpoint(arguments.mountpoint)
+    if not (arguments.foreground or arguments.debug):
+        return _in_background(arguments)
+    level = logging.DEBUG if arguments.debug else logging.INFO
+    daemon.set_up_log(level, logging.StreamHandler())
+    _serve(arguments, options, lambda: logging.info("mounted at %s", arguments.mountpoint))
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0 mounted, 1 could not be mounted, 2 wrong usage."""
+    try:
+        return _run(argv)
+    except UsageError as error:
+        status, message = _USAGE, str(error)
+    except (MountError, OSError, RuntimeError) as error:
+        status, message = _FAILED, str(error)
+    print(f"hyptracefs: {message}", file=sys.stderr)  # noqa: T201
+    return status

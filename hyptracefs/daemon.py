@@ -1,0 +1,65 @@
+"""Into the background, once the mount is ready.
+
+The parent starts the server as a process of its own and waits for its word on a pipe,
+so that its exit status tells whether there is a mount. (python-daemon and the like
+detach, but have the parent leave before anything is known.)
+"""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+_SYSLOG = Path("/dev/log")
+_READY = b"\n"
+
+
+def start(arguments: Sequence[str]) -> int:
+    """Run `python -m hyptracefs` with `arguments`; its exit status, 0 once it is ready."""
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as ready:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "hyptracefs", f"--ready-fd={writing}", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[writing],
+            start_new_session=True,
+            cwd="/",
+        )
+        os.close(writing)
+        if ready.read(1) == _READY:
+            return 0
+    return server.wait() or 1
+
+
+def _handler(log_file: str | None) -> logging.Handler:
+    if log_file is not None:
+        return logging.FileHandler(log_file)
+    if _SYSLOG.exists():
+        return logging.handlers.SysLogHandler(str(_SYSLOG))
+    return logging.NullHandler()
+
+
+def set_up_log(level: int, handler: logging.Handler) -> None:
+    """All messages of `level` and above to `handler`."""
+    handler.setFormatter(logging.Formatter("hyptracefs[%(process)d]: %(levelname)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+def log_in_background(level: int, log_file: str | None) -> None:
+    """Messages to the file, else to syslog if there is one. Raises OSError."""
+    set_up_log(level, _handler(log_file))
+
+
+def tell_ready(ready_fd: int) -> None:
+    """To the parent: mounted. From now on nobody reads our stderr."""
+    os.write(ready_fd, _READY)
+    os.close(ready_fd)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stderr.fileno())
+    os.close(null)

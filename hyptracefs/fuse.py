@@ -1,0 +1,211 @@
+"""The tree as a FUSE file system: requests to files, errors to errno, and logging."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+import os
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar, cast
+
+from hyptracefs.files import OpenFile
+from hyptracefs.fuse_hook import ReadRequests, pyfuse3
+from hyptracefs.tree import Node, Tree
+
+log = logging.getLogger(__name__)
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+_Handler: TypeAlias = "Callable[Concatenate[TraceOperations, _P], Coroutine[Any, Any, _T]]"
+
+_BLOCK_SIZE = 4096
+
+
+def _guarded(
+    handler: _Handler[_P, _T],
+) -> _Handler[_P, _T]:
+    """The one door for errors: OSError becomes its errno, a bug becomes EIO and a log entry.
+
+    Without it, any other exception would end the mount.
+    """
+    name = handler.__name__
+
+    @functools.wraps(handler)
+    async def guarded(self: TraceOperations, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return await handler(self, *args, **kwargs)
+        except OSError as error:
+            log.debug("%s%s: %s", name, args, error)
+            raise pyfuse3.FUSEError(error.errno or errno.EIO) from error
+        except pyfuse3.FUSEError:
+            raise
+        except Exception as error:
+            log.exception("%s%s: a bug; answered with EIO", name, args)
+            raise pyfuse3.FUSEError(errno.EIO) from error
+
+    return cast("_Handler[_P, _T]", guarded)
+
+
+def _refused(number: int, what: str) -> Any:
+    """A handler for what a tracing directory lets nobody do."""
+
+    async def refuse(self: TraceOperations, *args: object) -> None:
+        raise OSError(number, what)
+
+    return _guarded(refuse)
+
+
+class TraceOperations(pyfuse3.Operations):
+    """Handlers of FUSE requests on `tree`; `ready` is called once the kernel is connected."""
+
+    supports_dot_lookup = True
+    enable_writeback_cache = False
+    enable_acl = False
+
+    def __init__(
+        self, tree: Tree, requests: ReadRequests, ready: Callable[[], None] = lambda: None
+    ) -> None:
+        super().__init__()
+        self._tree = tree
+        self._requests = requests
+        self._ready = ready
+        self._files: dict[int, OpenFile] = {}
+        self._next_handle = 1
+        self._mounted_ns = time.time_ns()
+
+    def init(self) -> None:
+        self._ready()
+
+    # --- names and attributes ---------------------------------------------------------------
+
+    def _attributes(self, node: Node) -> pyfuse3.EntryAttributes:
+        entry = pyfuse3.EntryAttributes()
+        entry.st_ino = pyfuse3.InodeT(node.inode)
+        entry.st_mode = pyfuse3.ModeT(node.mode)
+        entry.st_nlink = node.nlink
+        entry.st_size = node.size
+        entry.st_uid = os.getuid()
+        entry.st_gid = os.getgid()
+        entry.st_blksize = _BLOCK_SIZE
+        entry.st_atime_ns = entry.st_mtime_ns = entry.st_ctime_ns = self._mounted_ns
+        # Lengths change with every write: nothing is to be remembered.
+        entry.attr_timeout = 0
+        entry.entry_timeout = 0
+        return entry
+
+    def _child(self, parent: Node, name: bytes) -> Node:
+        if name == b".":
+            return parent
+        if name == b"..":
+            return parent.parent or parent
+        try:
+            return parent.children[os.fsdecode(name)]
+        except KeyError:
+            raise FileNotFoundError(errno.ENOENT, f"{os.fsdecode(name)}: no such file") from None
+
+    @_guarded
+    async def lookup(
+        self,
+        parent_inode: pyfuse3.InodeT,
+        name: pyfuse3.FileNameT,
+        ctx: pyfuse3.RequestContext,
+    ) -> pyfuse3.EntryAttributes:
+        return self._attributes(self._child(self._tree.node(parent_inode), name))
+
+    @_guarded
+    async def getattr(
+        self,
+        inode: pyfuse3.InodeT,
+        ctx: pyfuse3.RequestContext,
+    ) -> pyfuse3.EntryAttributes:
+        return self._attributes(self._tree.node(inode))
+
+    @_guarded
+    async def setattr(
+        self,
+        inode: pyfuse3.InodeT,
+        attr: pyfuse3.EntryAttributes,
+        fields: pyfuse3.SetattrFields,
+        fh: pyfuse3.FileHandleT | None,
+        ctx: pyfuse3.RequestContext,
+    ) -> pyfuse3.EntryAttributes:
+        if fields.update_mode or fields.update_uid or fields.update_gid:
+            raise PermissionError(errno.EPERM, "modes and owners are fixed")
+        # Truncation and times: accepted, without effect.
+        return self._attributes(self._tree.node(inode))
+
+    @_guarded
+    async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
+        data = pyfuse3.StatvfsData()
+        data.f_bsize = data.f_frsize = _BLOCK_SIZE
+        data.f_namemax = 255
+        return data
+
+    # --- directories ---------------------------------------------------------------------------
+
+    @_guarded
+    async def opendir(
+        self,
+        inode: pyfuse3.InodeT,
+        ctx: pyfuse3.RequestContext,
+    ) -> pyfuse3.FileHandleT:
+        return pyfuse3.FileHandleT(inode)
+
+    @_guarded
+    async def readdir(
+        self, fh: pyfuse3.FileHandleT, start_id: int, token: pyfuse3.ReaddirToken
+    ) -> None:
+        children = list(self._tree.node(fh).children.values())
+        for number, child in enumerate(children[start_id:], start_id + 1):
+            name = pyfuse3.FileNameT(os.fsencode(child.name))
+            if not pyfuse3.readdir_reply(token, name, self._attributes(child), number):
+                break
+
+    # --- files ------------------------------------------------------------------------------------
+
+    @_guarded
+    async def open(
+        self, inode: pyfuse3.InodeT, flags: pyfuse3.FlagT, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.FileInfo:
+        node = self._tree.node(inode)
+        if node.row.kind is None:
+            raise IsADirectoryError(errno.EISDIR, f"{node.path}: is a directory")
+        file = await node.row.kind.open(node.place, flags, ctx.pid)
+        handle = pyfuse3.FileHandleT(self._next_handle)
+        self._next_handle += 1
+        self._files[handle] = file
+        return pyfuse3.FileInfo(
+            fh=handle, direct_io=True, keep_cache=False, nonseekable=not file.seekable
+        )
+
+    @_guarded
+    async def read(self, fh: pyfuse3.FileHandleT, off: int, size: int) -> bytes:
+        nonblock = self._requests.nonblocking()
+        with self._requests.interruptible():
+            # pyfuse3 takes any buffer, and does not copy it.
+            return cast("bytes", await self._files[fh].read(size, off, nonblock))
+        raise InterruptedError(errno.EINTR, "interrupted")
+
+    @_guarded
+    async def write(self, fh: pyfuse3.FileHandleT, off: int, buf: bytes) -> int:
+        await self._files[fh].write(buf)
+        return len(buf)
+
+    @_guarded
+    async def flush(self, fh: pyfuse3.FileHandleT) -> None:
+        """Comes once per close of any copy of a descriptor: nothing ends here."""
+
+    @_guarded
+    async def release(self, fh: pyfuse3.FileHandleT) -> None:
+        # No await before this: what is read after `kill; wait` must show it.
+        self._files.pop(fh).release()
+
+    # --- what nobody may do -------------------------------------------------------------------
+
+    create = _refused(errno.EACCES, "no files can be made here")
+    mknod = symlink = link = create
+    mkdir = _refused(errno.EPERM, "the tree is fixed")
+    unlink = rmdir = rename = mkdir

@@ -1,0 +1,58 @@
+"""The hypercalls as the host makes them (SPEC C).
+
+A call that fails raises OSError with the hypervisor's errno. Each blocks for
+microseconds; none needs a thread of its own.
+"""
+
+from __future__ import annotations
+
+import os
+
+from hyptracefs.clock import Conversion
+from hyptracefs.ring_buffer import Hvc, hvc_call
+
+# The mount acts like a kernel worker that is bound to this CPU; what a user does from
+# another CPU (the test event) is called from that one.
+HOST_CPU = 0
+
+
+class Hypercalls:
+    """The eight calls, through the conduit at address `conduit`. The swap is made in C."""
+
+    def __init__(self, conduit: int, cpus: int) -> None:
+        self.conduit = conduit
+        self.cpus = cpus
+
+    def _call(self, nr: Hvc, *args: int, cpu: int = HOST_CPU) -> None:
+        result = hvc_call(self.conduit, cpu, nr, args)
+        if result:
+            why = os.strerror(-result)
+            raise OSError(-result, f"hypervisor: {nr.name.lower()}{args}: {why}")
+
+    def load(self, desc_address: int, desc_size: int, memory: int) -> None:
+        """Hand over the buffers: a descriptor, and the sealed memfd that it speaks of."""
+        self._call(Hvc.TRACING_LOAD, desc_address, desc_size, memory)
+
+    def unload(self) -> None:
+        """Take them back; fine when there are none."""
+        self._call(Hvc.TRACING_UNLOAD)
+
+    def enable(self, on: bool) -> None:
+        """Let the writers write, or wait until none does."""
+        self._call(Hvc.TRACING_ENABLE, on)
+
+    def reset(self, cpu: int) -> None:
+        """Forget the events of `cpu`."""
+        self._call(Hvc.TRACING_RESET, cpu)
+
+    def update_clock(self, to: Conversion) -> None:
+        """Convert the counter like this from now on."""
+        self._call(Hvc.TRACING_UPDATE_CLOCK, to.mult, to.shift, to.epoch.boot, to.epoch.cycles)
+
+    def enable_event(self, event_id: int, on: bool) -> None:
+        """Switch an event."""
+        self._call(Hvc.TRACING_ENABLE_EVENT, event_id, on)
+
+    def write_event(self, cpu: int, value: int) -> None:
+        """Emit one `selftest` event with id=`value` on `cpu`, modulo the CPUs there are."""
+        self._call(Hvc.TRACING_WRITE_EVENT, value, cpu=cpu % self.cpus)

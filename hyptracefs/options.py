@@ -1,0 +1,146 @@
+"""Mount options: the text behind -o, as mount(8) and fstab(5) have it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from hypervisor_model import WORKLOADS
+from hyptracefs.remote import DEFAULT_POLL_MS
+
+
+class UsageError(Exception):
+    """The command line is wrong; says what and what to do."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What can be chosen at mount."""
+
+    cpus: int | None = None  # None: as many as this machine has, at least 2
+    workload: str = "replay"
+    poll_ms: int = DEFAULT_POLL_MS
+    log: str | None = None  # file; None: syslog
+    fuse: frozenset[str] = field(default_factory=frozenset)  # for libfuse, as they are
+
+
+class _Option(NamedTuple):
+    parse: Callable[[str], object]
+    metavar: str
+    help: str
+
+
+def _integer(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
+            raise ValueError(f"not a number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def _workload(text: str) -> str:
+    if text not in WORKLOADS:
+        raise ValueError(f"no such workload: there are {', '.join(sorted(WORKLOADS))}")
+    return text
+
+
+def _file(text: str) -> str:
+    if not text.startswith("/"):
+        raise ValueError("not an absolute path")
+    return text
+
+
+OPTIONS: dict[str, _Option] = {
+    "cpus": _Option(_integer(1, 1024), "N", "physical CPUs of the model (default: this machine's, "
+                                            "at least 2)"),
+    "workload": _Option(_workload, "NAME", "what the model's CPUs do: replay (default) plays the "
+                                           "recorded session of a pKVM host, idle stands still"),
+    "poll_ms": _Option(_integer(1, 10_000), "MS", "how often to look for events while a reader "
+                                                  f"waits (default {DEFAULT_POLL_MS})"),
+    "log": _Option(_file, "FILE", "where messages go after the mount (default: syslog)"),
+}  # fmt: skip
+
+# For libfuse: given on to it, with or without a value.
+_FUSE_OPTIONS = frozenset(
+    [
+        "allow_other",
+        "allow_root",
+        "auto_unmount",
+        "blkdev",
+        "default_permissions",
+        "dirsync",
+        "fsname",
+        "max_read",
+        "noatime",
+        "nodiratime",
+        "nodev",
+        "noexec",
+        "nosuid",
+        "ro",
+        "subtype",
+        "sync",
+    ]
+)
+# What mount(8) and fstab(5) add, with nothing to do for us.
+_IGNORED_OPTIONS = frozenset(
+    [
+        "_netdev",
+        "async",
+        "atime",
+        "auto",
+        "defaults",
+        "dev",
+        "diratime",
+        "exec",
+        "group",
+        "noauto",
+        "nofail",
+        "norelatime",
+        "nostrictatime",
+        "nouser",
+        "nousers",
+        "owner",
+        "relatime",
+        "rw",
+        "strictatime",
+        "suid",
+        "user",
+        "users",
+    ]
+)
+
+
+def _known() -> str:
+    return ", ".join([*OPTIONS, "and those of mount.fuse3(8)"])
+
+
+def _with(options: Options, text: str) -> Options:
+    name, _, value = text.partition("=")
+    if name in OPTIONS:
+        try:
+            return replace(options, **{name: OPTIONS[name].parse(value)})  # type: ignore[arg-type]
+        except ValueError as error:
+            raise UsageError(f"option {name}={value}: {error}") from None
+    if name in _FUSE_OPTIONS:
+        return replace(options, fuse=options.fuse | {text})
+    if name in _IGNORED_OPTIONS or name.startswith("x-"):
+        return options
+    raise UsageError(f"unknown option {name!r}: there are {_known()}")
+
+
+def parse_options(texts: Iterable[str]) -> Options:
+    """Options from the arguments of all -o. Raises UsageError."""
+    options = Options()
+    for text in texts:
+        for part in filter(None, text.split(",")):
+            options = _with(options, part)
+    return options
+
+
+def options_help() -> str:
+    """A paragraph per option."""
+    return "\n".join(
+        f"  {f'{name}={option.metavar}':<18}{option.help}" for name, option in OPTIONS.items()
+    )

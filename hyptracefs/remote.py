@@ -1,0 +1,327 @@
+"""A remote: an entity outside the host that writes a tracefs-compatible buffer.
+
+Its life cycle (SPEC D.1):
+
+              open trace_pipe, or tracing_on = 1
+    unloaded ────────────────────────────────────▶ loaded
+        ▲                                             │
+        └──── no reader, tracing off, all read ───────┘
+
+What contains no `await` is atomic. What does (allocating, calibrating the clock) is a
+transition, one at a time; nothing unloads during one.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import trio
+
+from hyptracefs import clock
+from hyptracefs.events import Event
+from hyptracefs.hypercalls import HOST_CPU, Hypercalls
+from hyptracefs.ring_buffer import (
+    ALL_CPUS,
+    PAGE_SIZE,
+    Carry,
+    Geometry,
+    Memory,
+    RenderTable,
+    RingBuffer,
+    Stats,
+    clock_snapshot,
+    descriptor_address,
+    pages_for,
+)
+
+log = logging.getLogger(__name__)
+
+DEFAULT_SIZE_KB = 7
+# The reference polls each 100 ms. With its 7 KiB, a pKVM host with one guest would
+# overwrite the buffer in less.
+DEFAULT_POLL_MS = 10
+
+# Bytes, rounded up to pages, must fit 64 bits. (The reference lets its sum wrap.)
+MAX_SIZE_KB = (2**64 - PAGE_SIZE) // 1024
+
+
+@dataclass(frozen=True)
+class RemoteStatistics:
+    """What a remote is doing; tests and users wait for it instead of sleeping."""
+
+    loaded: bool
+    tracing_on: bool
+    readers: int
+    waiting: int  # readers that wait for events
+    cpus: tuple[Stats, ...]  # none while unloaded
+
+
+class Remote:
+    """One remote named `name` whose hypervisor answers `hypercalls`.
+
+    run() must be running; `poll_ms` is how often it looks for events while somebody waits.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        hypercalls: Hypercalls,
+        events: Sequence[Event],
+        poll_ms: int = DEFAULT_POLL_MS,
+    ) -> None:
+        self.name = name
+        self.cpus = hypercalls.cpus
+        self.events = tuple(events)
+        self.size_kb = DEFAULT_SIZE_KB
+        self.tracing_on = False
+        self._hypercalls = hypercalls
+        self._poll_s = poll_ms / 1000
+        self._table = RenderTable(events)
+        self._buffer: RingBuffer | None = None
+        self._readers = 0
+        self._enabled: set[int] = set()
+        self._transition_lock = trio.Lock()
+        self._waiting = trio.Event()  # set while somebody waits for events
+        self._lots: dict[int, trio.lowlevel.ParkingLot] = {}
+        self._clock_scope = trio.CancelScope()
+        self._nursery: trio.Nursery | None = None
+
+    # --- life -------------------------------------------------------------------------
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Poll, and keep the clock, until cancelled; then stop and unload."""
+        try:
+            async with trio.open_nursery() as self._nursery:
+                task_status.started()
+                await self._poll()
+        finally:
+            self._nursery = None
+            self._shut_down()
+
+    def _shut_down(self) -> None:
+        self._stop_clock()
+        self.tracing_on = False
+        if self._buffer is not None:
+            self._hypercalls.unload()
+            self._buffer.close()
+            self._buffer = None
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the hypervisor has the buffer."""
+        return self._buffer is not None
+
+    @property
+    def buffer(self) -> RingBuffer:
+        """The loaded buffer. Raises OSError ENODEV without one."""
+        if self._buffer is None:
+            raise OSError(errno.ENODEV, f"{self.name}: the buffer is not loaded")
+        return self._buffer
+
+    def statistics(self) -> RemoteStatistics:
+        """A snapshot. Polls."""
+        buffer = self._buffer
+        if buffer is not None:
+            buffer.poll()
+        return RemoteStatistics(
+            loaded=self.loaded,
+            tracing_on=self.tracing_on,
+            readers=self._readers,
+            waiting=sum(len(lot) for lot in self._lots.values()),
+            cpus=tuple(buffer.statistics(cpu) for cpu in range(self.cpus)) if buffer else (),
+        )
+
+    # --- load and unload ----------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _transition(self) -> AsyncIterator[None]:
+        try:
+            async with self._transition_lock:
+                yield
+        finally:
+            self._try_unload()
+
+    def _reasons_to_stay(self) -> Iterator[str]:
+        if self._transition_lock.locked():
+            yield "a transition is under way"
+        if self._readers:
+            yield f"{self._readers} readers"
+        if self.tracing_on:
+            yield "tracing is on"
+        if self._buffer is not None and self._buffer.poll():
+            yield f"{self._buffer.unread()} events are unread"
+
+    def _try_unload(self) -> None:
+        buffer = self._buffer
+        if buffer is None or next(self._reasons_to_stay(), None) is not None:
+            return
+        self._hypercalls.unload()
+        self._buffer = None
+        if self._nursery is None:
+            buffer.close()
+        else:
+            # Giving back a large buffer takes long; nobody needs to wait for that.
+            self._nursery.start_soon(trio.to_thread.run_sync, buffer.close)
+
+    async def _load(self) -> None:
+        """Within a transition. Raises OSError E2BIG, ENOMEM, or what the hypervisor says."""
+        if self.loaded:
+            return
+        geometry = Geometry(self.cpus, pages_for(self.size_kb))
+        memory = await trio.to_thread.run_sync(Memory, geometry.size)
+        try:
+            descriptor = geometry.descriptor()
+            address = descriptor_address(descriptor)
+            self._hypercalls.load(address, len(descriptor), memory.fd)
+        except OSError:
+            memory.close()
+            raise
+        conduit = self._hypercalls.conduit
+        self._buffer = RingBuffer(memory, geometry, self._table, conduit, HOST_CPU)
+
+    def set_size(self, size_kb: int) -> None:
+        """KiB per CPU, from the next load on. Raises OSError EINVAL, and EBUSY while loaded."""
+        if not 0 < size_kb <= MAX_SIZE_KB:
+            raise OSError(errno.EINVAL, f"{self.name}: a buffer of {size_kb} KiB cannot be")
+        if self.loaded:
+            raise OSError(
+                errno.EBUSY, f"{self.name}: the buffer is in use: stop tracing and readers"
+            )
+        self.size_kb = size_kb
+
+    # --- tracing and its clock ------------------------------------------------------------
+
+    async def start_tracing(self) -> None:
+        """Load, calibrate the clock (0.1 s), let the writers write. Fine when already on."""
+        async with self._transition():
+            if self.tracing_on:
+                return
+            await self._load()
+            await self._start_clock()
+            try:
+                self._hypercalls.enable(on=True)
+            except OSError:
+                self._stop_clock()
+                raise
+            self.tracing_on = True
+
+    async def stop_tracing(self) -> None:
+        """Stop the writers; unloads if all is read. Fine when already off."""
+        async with self._transition():
+            if not self.tracing_on:
+                return
+            self._hypercalls.enable(on=False)
+            self._stop_clock()
+            self.tracing_on = False
+
+    async def _start_clock(self) -> None:
+        estimator = clock.ClockEstimator(clock_snapshot())
+        await trio.sleep(clock.INIT_S)
+        self._update_clock(estimator)
+        self._clock_scope = trio.CancelScope()
+        if self._nursery is not None:
+            self._nursery.start_soon(self._keep_clock, estimator, self._clock_scope)
+
+    def _stop_clock(self) -> None:
+        self._clock_scope.cancel()
+
+    def _update_clock(self, estimator: clock.ClockEstimator) -> None:
+        conversion = estimator.tick(clock_snapshot())
+        if conversion is not None:
+            self._hypercalls.update_clock(conversion)
+
+    async def _keep_clock(self, estimator: clock.ClockEstimator, scope: trio.CancelScope) -> None:
+        with scope:
+            while True:
+                await trio.sleep(clock.UPDATE_S)
+                self._update_clock(estimator)
+
+    # --- events -------------------------------------------------------------------------------
+
+    def event_enabled(self, event: Event) -> bool:
+        """Whether the hypervisor writes this event."""
+        return event.id in self._enabled
+
+    def enable_event(self, event: Event, on: bool) -> None:
+        """Switch an event; the hypervisor is asked only about a change."""
+        if self.event_enabled(event) == on:
+            return
+        self._hypercalls.enable_event(event.id, on)
+        (self._enabled.add if on else self._enabled.discard)(event.id)
+
+    def write_event(self, cpu: int, value: int) -> None:
+        """Emit a `selftest` event on `cpu`."""
+        self._hypercalls.write_event(cpu, value)
+
+    # --- readers --------------------------------------------------------------------------------
+
+    def _cpus(self, cpu: int) -> Sequence[int]:
+        return range(self.cpus) if cpu == ALL_CPUS else [cpu]
+
+    def reset(self, cpu: int = ALL_CPUS) -> None:
+        """Forget events; tracing goes on. Nothing to do while unloaded."""
+        if self._buffer is None:
+            return
+        for each in self._cpus(cpu):
+            self._hypercalls.reset(each)
+            self._buffer.reset(each)
+
+    async def open_reader(self, cpu: int = ALL_CPUS) -> Reader:
+        """A consuming reader; loads the buffer if needed. Close it with close()."""
+        async with self._transition():
+            await self._load()
+            self._readers += 1
+        return Reader(self, cpu)
+
+    def reader_closed(self) -> None:
+        """For Reader.close()."""
+        self._readers -= 1
+        self._try_unload()
+
+    async def wait_for_events(self, cpu: int) -> None:
+        """Wait until a poll has seen unread events of `cpu`."""
+        self._waiting.set()
+        await self._lots.setdefault(cpu, trio.lowlevel.ParkingLot()).park()
+
+    def _wake(self, buffer: RingBuffer) -> None:
+        for cpu, lot in self._lots.items():
+            if lot and buffer.unread(cpu):
+                lot.unpark_all()
+
+    async def _poll(self) -> None:
+        while True:
+            await self._waiting.wait()
+            while any(self._lots.values()):
+                await trio.sleep(self._poll_s)
+                if self._buffer is not None and self._buffer.poll():
+                    self._wake(self._buffer)
+            self._waiting = trio.Event()
+
+
+class Reader:
+    """An open file that consumes events. Holds the buffer loaded until close()."""
+
+    def __init__(self, remote: Remote, cpu: int) -> None:
+        self._remote = remote
+        self._cpu = cpu
+        self._carry = Carry()
+
+    def try_read_text(self, size: int) -> memoryview:
+        """Lines, up to `size` bytes; empty when there are none. Valid until the next read."""
+        return self._remote.buffer.read_text(self._cpu, self._carry, size)
+
+    def try_read_raw(self, size: int) -> memoryview:
+        """Page images, up to `size` bytes; otherwise like try_read_text()."""
+        return self._remote.buffer.read_raw(self._cpu, self._carry, size)
+
+    async def wait(self) -> None:
+        """Wait until there may be something to read."""
+        await self._remote.wait_for_events(self._cpu)
+
+    def close(self) -> None:
+        """Let go; unloads if this was the last reason to stay. Once only."""
+        self._remote.reader_closed()

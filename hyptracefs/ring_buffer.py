@@ -1,0 +1,315 @@
+"""The buffers of a remote as the host holds them: memory, counters, readers.
+
+The one module of the host that touches ffi. Each method that reads is one call into C.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+from hyptracefs._ringbuf import ffi, lib
+from hyptracefs.clock import Snapshot
+from hyptracefs.events import Event
+from hyptracefs.print_fmt import Number, Op, Symbol
+
+PAGE_SIZE: int = lib.RB_PAGE_SIZE
+PAGE_HEADER: int = lib.RB_PAGE_HEADER
+MIN_PAGES: int = lib.RB_MIN_PAGES
+ALL_CPUS: int = lib.READER_ALL_CPUS
+
+# The largest read that the kernel's FUSE passes on as one request.
+MAX_READ = 1 << 20
+
+_U32_MAX = 2**32 - 1
+
+
+class Hvc(IntEnum):
+    """Numbers of the hypercalls that the host makes from Python."""
+
+    TRACING_LOAD = lib.HVC_TRACING_LOAD
+    TRACING_UNLOAD = lib.HVC_TRACING_UNLOAD
+    TRACING_ENABLE = lib.HVC_TRACING_ENABLE
+    TRACING_RESET = lib.HVC_TRACING_RESET
+    TRACING_UPDATE_CLOCK = lib.HVC_TRACING_UPDATE_CLOCK
+    TRACING_ENABLE_EVENT = lib.HVC_TRACING_ENABLE_EVENT
+    TRACING_WRITE_EVENT = lib.HVC_TRACING_WRITE_EVENT
+
+
+def hvc_call(conduit: int, cpu: int, nr: Hvc, args: Sequence[int]) -> int:
+    """Make a hypercall on `cpu`; 0 or -errno."""
+    result: int = lib.hvc_call(conduit, cpu, nr, [*args, *[0] * (4 - len(args))])
+    return result
+
+
+def clock_snapshot() -> Snapshot:
+    """Boot time and the CPU's counter at one instant, to some ten nanoseconds."""
+    boot = ffi.new("uint64_t *")
+    cycles = ffi.new("uint64_t *")
+    lib.clock_snapshot(boot, cycles)
+    return Snapshot(boot[0], cycles[0])
+
+
+def pages_for(size_kb: int) -> int:
+    """Data pages per CPU for a buffer of `size_kb` KiB, the reader page included (SPEC A.4).
+
+    Raises OSError E2BIG when their number does not fit the descriptor.
+    """
+    payload = PAGE_SIZE - PAGE_HEADER
+    pages = max(-(-size_kb * 1024 // payload), MIN_PAGES - 1) + 1
+    if pages > _U32_MAX:
+        raise OSError(errno.E2BIG, f"buffer of {size_kb} KiB: {pages} pages per CPU are too many")
+    return pages
+
+
+# --- the table of operations ----------------------------------------------------------
+
+_KINDS = {
+    "signed": lib.RENDER_SIGNED,
+    "unsigned": lib.RENDER_UNSIGNED,
+    "hex": lib.RENDER_HEX,
+}
+_FLAGS = {"-": lib.RENDER_LEFT, "0": lib.RENDER_ZERO}
+
+
+class RenderTable:
+    """Events by id, compiled for C. Keeps alive what the C structures point to."""
+
+    def __init__(self, events: Sequence[Event]) -> None:
+        self._alive: list[Any] = []
+        nr = max((event.id for event in events), default=-1) + 1
+        self._events = self._new("struct render_event[]", nr)
+        for event in events:
+            self._fill(self._events[event.id], event)
+        self.table = ffi.new("struct render_table *", (self._events, nr))
+
+    def _new(self, ctype: str, init: object) -> Any:
+        made = ffi.new(ctype, init)
+        self._alive.append(made)
+        return made
+
+    def _text(self, text: str) -> tuple[Any, int]:
+        data = text.encode("ascii")
+        return self._new("char[]", data), len(data)
+
+    def _symbols(self, op: Symbol) -> Any:
+        texts = self._new("struct render_text[]", [self._text(s) for s in op.table.symbols])
+        fallback = self._text(op.table.fallback)
+        return self._new("struct render_symbols *", (texts, len(op.table.symbols), fallback))
+
+    def _op(self, op: Op) -> dict[str, Any]:
+        if isinstance(op, str):
+            text, length = self._text(op)
+            return {"kind": lib.RENDER_TEXT, "text": {"text": text, "length": length}}
+        common = {
+            "size": op.field.size,
+            "offset": op.field.offset,
+            "width": op.width,
+            "flags": sum(_FLAGS[flag] for flag in set(op.flags)),
+        }
+        if isinstance(op, Number):
+            return {"kind": _KINDS[op.base], **common}
+        return {"kind": lib.RENDER_SYMBOL, "symbols": self._symbols(op), **common}
+
+    def _fill(self, slot: Any, event: Event) -> None:
+        slot.nr_ops = len(event.ops)
+        slot.ops = self._new("struct render_op[]", [self._op(op) for op in event.ops])
+        result = lib.render_event_check(ffi.addressof(slot))
+        if result:
+            why = os.strerror(-result)
+            raise OSError(-result, f"event {event.name}: cannot be rendered: {why}")
+
+
+# --- memory -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How the memory of a buffer is divided: for each CPU its meta page, then its pages."""
+
+    cpus: int
+    pages: int  # data pages per CPU
+
+    @property
+    def size(self) -> int:
+        """Bytes in all."""
+        return self.cpus * self._cpu_size
+
+    @property
+    def _cpu_size(self) -> int:
+        return (1 + self.pages) * PAGE_SIZE
+
+    def meta(self, cpu: int) -> int:
+        """Offset of the meta page of `cpu`."""
+        return cpu * self._cpu_size
+
+    def page(self, cpu: int, page: int) -> int:
+        """Offset of data page `page` of `cpu`."""
+        return self.meta(cpu) + (1 + page) * PAGE_SIZE
+
+    def descriptor(self) -> bytes:
+        """The hyp_trace_desc for the load call, in whole pages (SPEC A.2)."""
+        records = b"".join(self._record(cpu) for cpu in range(self.cpus))
+        container = struct.pack("<iIQ", self.cpus, 0, 16 + len(records))
+        no_backing = struct.pack("<QQ", 0, 0)
+        desc = no_backing + container + records
+        return desc.ljust(-(-len(desc) // PAGE_SIZE) * PAGE_SIZE, b"\0")
+
+    def _record(self, cpu: int) -> bytes:
+        first = self.page(cpu, 0)
+        pages = range(first, first + self.pages * PAGE_SIZE, PAGE_SIZE)
+        return struct.pack(f"<iIQ{self.pages}Q", cpu, self.pages, self.meta(cpu), *pages)
+
+
+def _available_memory() -> int:
+    """Bytes that could be allocated without swapping (proc(5), MemAvailable)."""
+    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+        name, _, value = line.partition(":")
+        if name == "MemAvailable":
+            return int(value.split()[0]) * 1024
+    return 0
+
+
+def _check_memory(size: int) -> None:
+    """Refuse what the machine does not have: the kernel would end processes to find it."""
+    available = _available_memory()
+    if size > available:
+        raise OSError(
+            errno.ENOMEM,
+            f"buffer: {size >> 20} MiB wanted, {available >> 20} MiB of memory are available",
+        )
+
+
+class Memory:
+    """A sealed memfd of `size` bytes, allocated, and mapped here for reading only.
+
+    Raises OSError ENOMEM. Takes as long as clearing the memory does.
+    """
+
+    def __init__(self, size: int) -> None:
+        _check_memory(size)
+        self.fd = os.memfd_create("hyptracefs", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            os.posix_fallocate(self.fd, 0, size)
+            fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+            self._map = mmap.mmap(self.fd, size, mmap.MAP_SHARED, mmap.PROT_READ)
+        except OSError as error:
+            os.close(self.fd)
+            raise OSError(errno.ENOMEM, f"buffer: {size} bytes: {error.strerror}") from error
+        self._view = ffi.from_buffer("uint8_t[]", self._map)
+
+    def at(self, offset: int) -> Any:
+        """Pointer to byte `offset`."""
+        return self._view + offset
+
+    def close(self) -> None:
+        """Give the memory back."""
+        ffi.release(self._view)
+        self._map.close()
+        os.close(self.fd)
+
+
+# --- the buffer ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Counters of one CPU, as last polled: entries = read + overrun + unread."""
+
+    entries: int
+    overrun: int
+    read: int
+    unread: int
+    lost: int
+    skipped: int
+    broken_pages: int
+    pages_lost: int
+    pages_touched: int
+    swap_error: int
+
+
+class Carry:
+    """What an open file still owes to its reader: the rest of a line or of a page."""
+
+    def __init__(self) -> None:
+        self.c = ffi.new("struct reader_carry *")
+
+
+class RingBuffer:
+    """The loaded buffers of all CPUs, for reading.
+
+    `conduit`: where the swap calls go; `hvc_cpu`: the CPU that they are made from.
+    """
+
+    def __init__(
+        self, memory: Memory, geometry: Geometry, table: RenderTable, conduit: int, hvc_cpu: int
+    ) -> None:
+        self._memory = memory
+        self._table = table
+        self._cpus = ffi.new("struct reader_cpu[]", geometry.cpus)
+        for cpu in range(geometry.cpus):
+            slot = self._cpus[cpu]
+            slot.meta = ffi.cast("const struct trace_buffer_meta *", memory.at(geometry.meta(cpu)))
+            slot.pages = memory.at(geometry.page(cpu, 0))
+            slot.nr_pages = geometry.pages
+        self._reader = ffi.new("struct reader *")
+        self._reader.conduit = ffi.cast("struct hvc_conduit *", conduit)
+        self._reader.hvc_cpu = hvc_cpu
+        self._reader.nr_cpus = geometry.cpus
+        self._reader.cpus = self._cpus
+        self._reader.events = table.table[0]
+        self._out = bytearray(MAX_READ)
+        self._c_out = ffi.from_buffer("uint8_t[]", self._out)
+
+    def poll(self) -> bool:
+        """Copy the counters of all CPUs; True if there are unread events."""
+        unread: bool = lib.reader_poll(self._reader)
+        return unread
+
+    def unread(self, cpu: int = ALL_CPUS) -> int:
+        """Events unread at the last poll."""
+        unread: int = lib.reader_unread(self._reader, cpu)
+        return unread
+
+    def read_text(self, cpu: int, carry: Carry, size: int) -> memoryview:
+        """Consume events as text, up to `size` bytes; empty when there are none.
+
+        The view is valid until the next read of any file.
+        """
+        out = ffi.cast("char *", self._c_out)
+        return self._read(lib.reader_text(self._reader, cpu, carry.c, out, min(size, MAX_READ)))
+
+    def read_raw(self, cpu: int, carry: Carry, size: int) -> memoryview:
+        """Consume events as page images; otherwise like read_text()."""
+        done = lib.reader_raw(self._reader, cpu, carry.c, self._c_out, min(size, MAX_READ))
+        return self._read(done)
+
+    def _read(self, done: int) -> memoryview:
+        return memoryview(self._out)[:done]
+
+    def reset(self, cpu: int) -> None:
+        """The hypervisor has reset `cpu`: forget the position there."""
+        lib.reader_reset(self._reader, cpu)
+
+    def statistics(self, cpu: int) -> Stats:
+        """Counters of `cpu`, as last polled."""
+        stats = ffi.new("struct reader_stats *")
+        lib.reader_stats(self._reader, cpu, stats)
+        return Stats(*(getattr(stats, name) for name in Stats.__dataclass_fields__))
+
+    def close(self) -> None:
+        """Give the memory back. The hypervisor must have let go of it."""
+        self._memory.close()
+
+
+def descriptor_address(descriptor: bytes) -> int:
+    """Where `descriptor` lies in memory, while it lives."""
+    return int(ffi.cast("uintptr_t", ffi.from_buffer(descriptor)))

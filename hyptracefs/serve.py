@@ -1,0 +1,106 @@
+"""The mount: a hypervisor, its remote, the tree, and the FUSE session, from start to end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from hypervisor_model import Hypervisor, load_workload
+from hyptracefs.events import compile_events
+from hyptracefs.fuse import TraceOperations
+from hyptracefs.fuse_hook import FuseHook, pyfuse3
+from hyptracefs.hypercalls import Hypercalls
+from hyptracefs.mounts import MountError, MountWatch, detach
+from hyptracefs.options import Options
+from hyptracefs.remote import Remote
+from hyptracefs.tree import Tree
+
+log = logging.getLogger(__name__)
+
+# pyfuse3 stops reading requests when this many are being answered, and each blocked
+# reader is one.
+_MAX_TASKS = 1_000_000
+
+_END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True)
+class MountRequest:
+    """What to mount, where, and how."""
+
+    source: str
+    mountpoint: str  # absolute
+    options: Options
+
+
+def _cpus(options: Options) -> int:
+    # The recorded session runs on CPU 1.
+    return options.cpus or max(2, os.cpu_count() or 1)
+
+
+def _fuse_options(request: MountRequest) -> set[str]:
+    names = {option.partition("=")[0] for option in request.options.fuse}
+    ours = {"fsname": request.source, "subtype": "hyptracefs"}
+    added = {f"{name}={value}" for name, value in ours.items() if name not in names}
+    return {*pyfuse3.default_options, *request.options.fuse, *added}
+
+
+async def _end_on_signal(scope: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(*_END_SIGNALS) as signals:
+        async for number in signals:
+            log.info("%s: ending", signal.Signals(number).name)
+            scope.cancel()
+
+
+async def _end_when_gone(watch: MountWatch, scope: trio.CancelScope) -> None:
+    log.info("mount: %s: ending", await watch.wait_gone())
+    scope.cancel()
+
+
+async def _serve_session(remote: Remote, watch: MountWatch) -> None:
+    """Answer requests until the mount ends, or a signal ends it."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_end_on_signal, nursery.cancel_scope)
+        nursery.start_soon(_end_when_gone, watch, nursery.cancel_scope)
+        await nursery.start(remote.run)
+        await pyfuse3.main(max_tasks=_MAX_TASKS)
+        nursery.cancel_scope.cancel()
+
+
+def _mount(operations: TraceOperations, request: MountRequest) -> None:
+    try:
+        pyfuse3.init(operations, request.mountpoint, _fuse_options(request))
+    except RuntimeError as error:
+        # libfuse has written why to stderr.
+        raise MountError(f"{request.mountpoint}: cannot be mounted: {error}") from None
+
+
+def _serve_mounted(remote: Remote, request: MountRequest) -> None:
+    FuseHook.check()
+    watch = MountWatch(request.mountpoint, FuseHook.session_fd())
+    try:
+        trio.run(_serve_session, remote, watch)
+    finally:
+        watch.close()
+
+
+def serve(request: MountRequest, ready: Callable[[], None]) -> None:
+    """Mount, call `ready`, and serve until the mount ends. Raises MountError, OSError."""
+    cpus = _cpus(request.options)
+    workload = load_workload(request.options.workload, cpus)
+    with Hypervisor(cpus, workload) as hypervisor:
+        events = compile_events(hypervisor.events, hypervisor.symbol_tables)
+        calls = Hypercalls(hypervisor.conduit, hypervisor.cpus)
+        remote = Remote("hypervisor", calls, events, request.options.poll_ms)
+        operations = TraceOperations(Tree(remote), FuseHook(), ready)
+        _mount(operations, request)
+        try:
+            _serve_mounted(remote, request)
+        finally:
+            pyfuse3.close(unmount=True)
+            detach(request.mountpoint)
