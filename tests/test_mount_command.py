@@ -1,0 +1,161 @@
+"""The command: in the background, by way of mount(8), and when it cannot mount."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hyptracefs.mounts import FS_TYPE, mount_at
+from tests.mounts import PATIENCE_S, can_mount, mounted, until
+
+pytestmark = [
+    pytest.mark.mount,
+    pytest.mark.skipif(not can_mount(), reason="needs root and /dev/fuse"),
+]
+
+COMMAND = [sys.executable, "-m", "hyptracefs"]
+
+needs_launcher = pytest.mark.skipif(
+    shutil.which("hyptracefs", path="/usr/local/bin") is None,
+    reason="scripts/setup has put no launcher into /usr/local/bin",
+)
+
+
+def run(*command: str, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # type: ignore[call-overload, no-any-return]
+        command, check=False, capture_output=True, text=True, timeout=PATIENCE_S, **options
+    )
+
+
+def servers_of(where: Path) -> list[int]:
+    """Processes that serve a mount at `where`."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = process.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if str(where).encode() in words and any(w.startswith(b"--ready-fd") for w in words):
+            found.append(int(process.parent.name))
+    return found
+
+
+@pytest.fixture
+def where(tmp_path: Path) -> Iterator[Path]:
+    """A directory to mount on; afterwards nothing is left of it."""
+    where = tmp_path / "mnt"
+    where.mkdir()
+    yield where
+    while mount_at(str(where)):
+        run("umount", "-l", str(where))
+    until(lambda: not servers_of(where), "the server to end")
+
+
+def fstype(where: Path) -> str | None:
+    mount = mount_at(str(where))
+    return mount.fs_type if mount else None
+
+
+FORMS = {
+    "hyptracefs": [*COMMAND, "model", "{}", "-o", "cpus=4"],
+    "mount -t fuse.hyptracefs": ["mount", "-t", "fuse.hyptracefs", "model", "{}", "-o", "cpus=4"],
+    "mount -t fuse": ["mount", "-t", "fuse", "hyptracefs#model", "{}", "-o", "cpus=4"],
+}
+
+
+@needs_launcher
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
+def test_each_form_mounts_and_umount_ends_it(where: Path, form: list[str]) -> None:
+    done = run(*(word.format(where) for word in form))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert fstype(where) == FS_TYPE
+    assert len(list((where / "hypervisor/per_cpu").iterdir())) == 4
+    assert len(servers_of(where)) == 1
+    assert run("umount", str(where)).returncode == 0
+    until(lambda: not servers_of(where), "the server to end")
+
+
+def test_the_source_and_the_type_show_in_the_mount_table(where: Path) -> None:
+    run(*COMMAND, "model", str(where))
+    [line] = [
+        line
+        for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
+        if str(where) in line
+    ]
+    assert line.startswith(f"model {where} fuse.hyptracefs ")
+
+
+def test_in_the_background_it_logs_to_a_file(where: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert run(*COMMAND, "model", str(where), "-o", f"log={log}").returncode == 0
+    run("umount", "-l", str(where))
+    until(lambda: not servers_of(where), "the server to end")
+    assert "ending" in log.read_text(encoding="utf-8")
+
+
+def refused(done: subprocess.CompletedProcess[str], status: int, *words: str) -> None:
+    """One line that says what and what to do."""
+    assert done.returncode == status, done.stderr
+    [line] = done.stderr.splitlines()
+    assert line.startswith("hyptracefs: ")
+    for word in words:
+        assert word in line
+
+
+def test_a_dead_mount_is_said_with_its_remedy(where: Path) -> None:
+    assert run(*COMMAND, "model", str(where)).returncode == 0
+    [server] = servers_of(where)
+    subprocess.run(["kill", f"-{signal.SIGKILL}", str(server)], check=True)
+    until(lambda: not servers_of(where), "the server to die")
+    refused(run(*COMMAND, "model", str(where)), 1, "dead mount", f"umount -l {where}")
+
+
+def test_a_second_mount_at_the_same_place_is_refused(tmp_path: Path) -> None:
+    with mounted(tmp_path) as mount:
+        done = run(*COMMAND, "model", str(mount.path))
+        refused(done, 1, "already", f"umount {mount.path}")
+
+
+def test_without_a_device(where: Path) -> None:
+    script = 'mount -t tmpfs none /dev && exec "$@"'
+    done = run("unshare", "-m", "bash", "-c", script, "-", *COMMAND, "model", str(where))
+    refused(done, 1, "/dev/fuse does not exist", "modprobe fuse")
+
+
+def test_without_permission(where: Path, tmp_path: Path) -> None:
+    closed = tmp_path / "fuse"
+    closed.touch(mode=0)
+    script = f'mount --bind {closed} /dev/fuse && exec setpriv --bounding-set=-dac_override "$@"'
+    done = run("unshare", "-m", "bash", "-c", script, "-", *COMMAND, "model", str(where))
+    refused(done, 1, "/dev/fuse: permission denied")
+
+
+def test_without_the_right_to_mount(where: Path) -> None:
+    """Found out by the server: its parent tells."""
+    done = run("setpriv", "--bounding-set=-sys_admin", *COMMAND, "model", str(where))
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"hyptracefs: {where}: cannot be mounted")
+    assert not servers_of(where)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["-ocpus=0"], ["cpus=0", "1 to 1024"]),
+        (["-oworkload=storm2"], ["storm2", "idle, replay"]),
+        (["-onosuch"], ["nosuch", "there are"]),
+    ],
+)
+@needs_launcher
+def test_mount_reports_wrong_options(where: Path, options: list[str], words: list[str]) -> None:
+    done = run("mount", "-t", "fuse.hyptracefs", "model", str(where), *options)
+    assert done.returncode != 0
+    for word in words:
+        assert word in done.stderr
+    assert fstype(where) is None
