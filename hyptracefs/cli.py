@@ -17,6 +17,7 @@ from hyptracefs.options import Options, UsageError, options_help, parse_options
 
 _FAILED = 1
 _USAGE = 2
+_INTERRUPTED = 130  # as shells have it: 128 + SIGINT
 
 _SOURCES = {"model": "a hypervisor model of its own, which ends with the mount"}
 
@@ -68,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("-f", dest="foreground", action="store_true", help="stay in the foreground")
     parser.add_argument(
-        "-d", dest="debug", action="store_true", help="log each refused request; implies -f"
+        "-d", dest="debug", action="store_true", help="log each request; implies -f"
     )
     parser.add_argument(
         "-V", "--version", action="version", version=importlib.metadata.version("hyptracefs")
@@ -128,5 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status, message = _USAGE, str(error)
     except (MountError, OSError, RuntimeError) as error:
         status, message = _FAILED, str(error)
+    except KeyboardInterrupt:
+        status, message = _INTERRUPTED, "interrupted"
     print(f"hyptracefs: {message}", file=sys.stderr)  # noqa: T201
     return status

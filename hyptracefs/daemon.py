@@ -32,8 +32,12 @@ def start(arguments: Sequence[str]) -> int:
             cwd="/",
         )
         os.close(writing)
-        if ready.read(1) == _READY:
-            return 0
+        try:
+            if ready.read(1) == _READY:
+                return 0
+        except KeyboardInterrupt:
+            server.terminate()
+            raise
     return server.wait() or 1
 
 

@@ -36,6 +36,7 @@ def _guarded(
     @functools.wraps(handler)
     async def guarded(self: TraceOperations, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         try:
+            log.debug("%s%s", name, args)
             return await handler(self, *args, **kwargs)
         except OSError as error:
             log.debug("%s%s: %s", name, args, error)
@@ -158,10 +159,11 @@ class TraceOperations(pyfuse3.Operations):
     async def readdir(
         self, fh: pyfuse3.FileHandleT, start_id: int, token: pyfuse3.ReaddirToken
     ) -> None:
-        children = list(self._tree.node(fh).children.values())
-        for number, child in enumerate(children[start_id:], start_id + 1):
-            name = pyfuse3.FileNameT(os.fsencode(child.name))
-            if not pyfuse3.readdir_reply(token, name, self._attributes(child), number):
+        node = self._tree.node(fh)
+        entries = [(".", node), ("..", node.parent or node), *node.children.items()]
+        for number, (name, child) in enumerate(entries[start_id:], start_id + 1):
+            encoded = pyfuse3.FileNameT(os.fsencode(name))
+            if not pyfuse3.readdir_reply(token, encoded, self._attributes(child), number):
                 break
 
     # --- files ------------------------------------------------------------------------------------

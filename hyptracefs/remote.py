@@ -238,7 +238,11 @@ class Remote:
         with scope:
             while True:
                 await trio.sleep(clock.UPDATE_S)
-                self._update_clock(estimator)
+                try:
+                    self._update_clock(estimator)
+                except OSError as error:
+                    # The old conversion goes on; the next tick tries again.
+                    log.warning("%s: clock: %s", self.name, error)
 
     # --- events -------------------------------------------------------------------------------
 

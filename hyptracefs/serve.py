@@ -91,6 +91,9 @@ def _serve_mounted(remote: Remote, request: MountRequest) -> None:
 
 def serve(request: MountRequest, ready: Callable[[], None]) -> None:
     """Mount, call `ready`, and serve until the mount ends. Raises MountError, OSError."""
+    for number in _END_SIGNALS:
+        # Until the event loop listens: unwind, so that no mount stays behind.
+        signal.signal(number, signal.default_int_handler)
     cpus = _cpus(request.options)
     workload = load_workload(request.options.workload, cpus)
     with Hypervisor(cpus, workload) as hypervisor:

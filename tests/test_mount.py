@@ -179,7 +179,7 @@ def test_nonblocking_is_seen_at_each_read(idle: Mount) -> None:
         os.close(pipe)
 
 
-# --- ways to end --------------------------------------------------------------------------------
+# --- ways to end ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -218,7 +218,7 @@ def test_a_busy_mount_is_not_unmounted(idle: Mount) -> None:
     reader.wait()
 
 
-# --- tools ---------------------------------------------------------------------------------------
+# --- tools ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -308,6 +308,10 @@ def test_the_test_event_is_emitted_on_the_cpu_of_the_caller(idle: Mount) -> None
         # as in golden/pkvm-arm64/hyp-session.txt: within a hypercall
         assert lines[at - 1].what == "hyp_enter reason=hvc vcpu=0"
         assert lines[at + 1].what == "hyp_exit reason=eret_host vcpu=0"
+
+
+def test_a_listing_has_dots(idle: Mount) -> None:
+    assert _shell(idle, "ls -a per_cpu").stdout.split() == [".", "..", "cpu0", "cpu1"]
 
 
 def test_modes_are_those_of_the_table(idle: Mount) -> None:

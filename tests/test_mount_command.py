@@ -136,6 +136,14 @@ def test_without_permission(where: Path, tmp_path: Path) -> None:
     refused(done, 1, "/dev/fuse: permission denied")
 
 
+def test_without_the_hook_it_says_so_and_does_not_stay(where: Path) -> None:
+    """Pyfuse3 is there before the hook, so that its call goes past it."""
+    script = "import sys, pyfuse3; from hyptracefs.cli import main; sys.exit(main(sys.argv[1:]))"
+    done = run(sys.executable, "-c", script, "model", str(where), "-f")
+    refused(done, 1, "hook into libfuse is not in place")
+    assert fstype(where) is None
+
+
 def test_without_the_right_to_mount(where: Path) -> None:
     """Found out by the server: its parent tells."""
     done = run("setpriv", "--bounding-set=-sys_admin", *COMMAND, "model", str(where))
