@@ -8,6 +8,7 @@ import select
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -87,43 +88,52 @@ def check_fuse() -> None:
         raise MountError("fusermount3 not found: users other than root need the package fuse3")
 
 
-class MountWatch:
-    """Tells when a mount of ours has gone, also if somebody still has a file of it open.
+@contextmanager
+def _watch(fuse_fd: int) -> Iterator[select.epoll]:
+    """Wakes for a change of the mount table, and for an error of `fuse_fd`.
 
-    `mountpoint`, and the file descriptor of its /dev/fuse. A plain umount of an unused mount
-    ends the FUSE session by itself; this is for umount -l and umount -f.
+    To be waited for from trio's own epoll, which cannot wait for such events alone.
+    """
+    with _MOUNTINFO.open("rb") as mountinfo, select.epoll() as epoll:
+        epoll.register(mountinfo, select.EPOLLPRI)
+        epoll.register(fuse_fd, 0)
+        yield epoll
+
+
+class OwnMount:
+    """The mount that this process has just made at `mountpoint`.
+
+    Told by its device number: by the time we look again, somebody else may have mounted
+    at the same place.
     """
 
-    def __init__(self, mountpoint: str, fuse_fd: int) -> None:
+    def __init__(self, mountpoint: str) -> None:
         mount = mount_at(mountpoint)
         if mount is None:
             raise MountError(f"{mountpoint}: mounted, but gone again")
+        self._mountpoint = mountpoint
         self._device = mount.device
-        self._mountinfo = _MOUNTINFO.open("rb")
-        # An epoll within trio's: trio cannot wait for errors and priority events alone.
-        self._epoll = select.epoll()
-        self._epoll.register(self._mountinfo, select.EPOLLPRI)
-        self._fuse_fd = fuse_fd
-        self._epoll.register(fuse_fd, 0)
 
-    async def wait_gone(self) -> str:
-        """Wait until the mount has gone; how, for the log."""
-        while True:
-            await trio.lowlevel.wait_readable(self._epoll.fileno())
-            for fd, _events in self._epoll.poll(0):
-                if fd == self._fuse_fd:
+    def is_there(self) -> bool:
+        """Whether an umount of the mountpoint would remove our mount, and no other."""
+        mount = mount_at(self._mountpoint)
+        return mount is not None and mount.device == self._device
+
+    def detach(self) -> None:
+        """Remove what a lost connection has left behind, dead."""
+        if self.is_there():
+            subprocess.run(["fusermount3", "-u", "-z", self._mountpoint], check=False)
+
+    async def wait_gone(self, fuse_fd: int) -> str:
+        """Wait until it has gone, also if somebody still has a file of it open; says how.
+
+        A plain umount of an unused mount ends the FUSE session by itself; this is for
+        umount -l, and for umount -f, which cuts the connection behind `fuse_fd`.
+        """
+        with _watch(fuse_fd) as epoll:
+            while True:
+                await trio.lowlevel.wait_readable(epoll.fileno())
+                if any(fd == fuse_fd for fd, _events in epoll.poll(0)):
                     return "connection closed"
-            if all(mount.device != self._device for mount in mounts()):
-                return "unmounted"
-
-    def close(self) -> None:
-        """Stop watching."""
-        self._epoll.close()
-        self._mountinfo.close()
-
-
-def detach(mountpoint: str) -> None:
-    """Remove our mount if a lost connection has left it behind, dead."""
-    mount = mount_at(mountpoint)
-    if mount is not None and mount.fs_type == FS_TYPE:
-        subprocess.run(["fusermount3", "-u", "-z", mountpoint], check=False)
+                if all(mount.device != self._device for mount in mounts()):
+                    return "unmounted"

@@ -15,7 +15,7 @@ from hyptracefs.events import compile_events
 from hyptracefs.fuse import TraceOperations
 from hyptracefs.fuse_hook import FuseHook, pyfuse3
 from hyptracefs.hypercalls import Hypercalls
-from hyptracefs.mounts import MountError, MountWatch, detach
+from hyptracefs.mounts import MountError, OwnMount
 from hyptracefs.options import Options
 from hyptracefs.remote import Remote
 from hyptracefs.tree import Tree
@@ -57,36 +57,28 @@ async def _end_on_signal(scope: trio.CancelScope) -> None:
             scope.cancel()
 
 
-async def _end_when_gone(watch: MountWatch, scope: trio.CancelScope) -> None:
-    log.info("mount: %s: ending", await watch.wait_gone())
+async def _end_when_gone(mount: OwnMount, scope: trio.CancelScope) -> None:
+    log.info("mount: %s: ending", await mount.wait_gone(FuseHook.session_fd()))
     scope.cancel()
 
 
-async def _serve_session(remote: Remote, watch: MountWatch) -> None:
+async def _serve_session(remote: Remote, mount: OwnMount) -> None:
     """Answer requests until the mount ends, or a signal ends it."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_end_on_signal, nursery.cancel_scope)
-        nursery.start_soon(_end_when_gone, watch, nursery.cancel_scope)
+        nursery.start_soon(_end_when_gone, mount, nursery.cancel_scope)
         await nursery.start(remote.run)
         await pyfuse3.main(max_tasks=_MAX_TASKS)
         nursery.cancel_scope.cancel()
 
 
-def _mount(operations: TraceOperations, request: MountRequest) -> None:
+def _mount(operations: TraceOperations, request: MountRequest) -> OwnMount:
     try:
         pyfuse3.init(operations, request.mountpoint, _fuse_options(request))
     except RuntimeError as error:
         # libfuse has written why to stderr.
         raise MountError(f"{request.mountpoint}: cannot be mounted: {error}") from None
-
-
-def _serve_mounted(remote: Remote, request: MountRequest) -> None:
-    FuseHook.check()
-    watch = MountWatch(request.mountpoint, FuseHook.session_fd())
-    try:
-        trio.run(_serve_session, remote, watch)
-    finally:
-        watch.close()
+    return OwnMount(request.mountpoint)
 
 
 def serve(request: MountRequest, ready: Callable[[], None]) -> None:
@@ -101,9 +93,10 @@ def serve(request: MountRequest, ready: Callable[[], None]) -> None:
         calls = Hypercalls(hypervisor.conduit, hypervisor.cpus)
         remote = Remote("hypervisor", calls, events, request.options.poll_ms)
         operations = TraceOperations(Tree(remote), FuseHook(), ready)
-        _mount(operations, request)
+        mount = _mount(operations, request)
         try:
-            _serve_mounted(remote, request)
+            FuseHook.check()
+            trio.run(_serve_session, remote, mount)
         finally:
-            pyfuse3.close(unmount=True)
-            detach(request.mountpoint)
+            pyfuse3.close(unmount=mount.is_there())
+            mount.detach()

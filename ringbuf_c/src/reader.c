@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ringbuf_c/reader.h"
 
+/* Broken pages that one read of images passes over before it says: nothing now. */
+#define MAX_SKIPS 64U
+
 static u32 min_u32(u32 a, u32 b)
 {
 	return a < b ? a : b;
@@ -366,16 +369,20 @@ static void make_image(struct reader_cpu *cpu, u8 *image)
 	put_u64(image + sizeof(u64), image_commit(cpu, data, length));
 }
 
-/* The next CPU that has an image to give; pages that cannot be read are passed over. */
+/*
+ * The next CPU that has an image to give; pages that cannot be read are passed over,
+ * but a writer that makes nothing else shall not keep us here for ever.
+ */
 static u32 oldest_image_cpu(struct reader *reader, u32 wanted)
 {
-	for (;;) {
+	for (u32 skipped = 0; skipped < MAX_SKIPS; skipped++) {
 		u32 nr = oldest_cpu(reader, wanted);
 
 		if (nr == reader->nr_cpus || reader->cpus[nr].next == READER_EVENT)
 			return nr;
 		skip_page(&reader->cpus[nr]);
 	}
+	return reader->nr_cpus;
 }
 
 u32 reader_raw(struct reader *reader, u32 wanted, struct reader_carry *carry, u8 *out, u32 size)
