@@ -1,0 +1,60 @@
+"""Fixtures: remotes of an idle hypervisor with two CPUs."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator, Iterator
+from types import FrameType
+
+import pytest
+from hypothesis import settings
+
+from hyptracefs.remote import Remote
+from hyptracefs.tree import Tree
+from tests.support import Running, run_jumping, running
+
+# No test may fail because the machine is busy; one that hangs is ended after this long.
+settings.register_profile("hyptracefs", deadline=None)
+settings.load_profile("hyptracefs")
+_HANGS_S = 120
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "jumping_clock: an async test that waits for no sleep")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("jumping_clock"):
+            # Before the mark of pytest-trio's mode, which names trio.run.
+            item.add_marker(pytest.mark.trio(run=run_jumping), append=False)
+
+
+def _hangs(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    raise TimeoutError(f"the test has not ended after {_HANGS_S} s")
+
+
+@pytest.fixture(autouse=True)
+def _ended_if_it_hangs() -> Iterator[None]:
+    before = signal.signal(signal.SIGALRM, _hangs)
+    signal.alarm(_HANGS_S)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+async def idle() -> AsyncIterator[Running]:
+    async with running("idle") as made:
+        yield made
+
+
+@pytest.fixture
+def remote(idle: Running) -> Remote:
+    return idle.remote
+
+
+@pytest.fixture
+def tree(remote: Remote) -> Tree:
+    return Tree(remote)

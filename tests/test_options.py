@@ -1,0 +1,70 @@
+"""Mount options: what is understood, given on, ignored, refused."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from hyptracefs.options import OPTIONS, Options, UsageError, options_help, parse_options
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        ([], Options()),
+        ([""], Options()),
+        ([",,"], Options()),
+        (["cpus=1"], Options(cpus=1)),
+        (["cpus=1024"], Options(cpus=1024)),
+        (["cpus=2,cpus=3"], Options(cpus=3)),
+        (["cpus=2", "workload=idle"], Options(cpus=2, workload="idle")),
+        (["workload=replay,poll_ms=10000"], Options(poll_ms=10_000)),
+        (["log=/tmp/a=b"], Options(log="/tmp/a=b")),  # noqa: S108 - never made
+        (
+            ["rw,nosuid,user,noauto,_netdev,x-systemd.automount"],
+            Options(fuse=frozenset(["nosuid"])),
+        ),
+        (
+            ["allow_other,fsname=a=b,max_read=4096"],
+            Options(fuse=frozenset(["allow_other", "fsname=a=b", "max_read=4096"])),
+        ),
+        (["x-anything=1"], Options()),
+    ],
+)
+def test_options_are_understood(texts: list[str], expected: Options) -> None:
+    assert parse_options(texts) == expected
+
+
+def test_nothing_chosen_is_the_replay_at_10_ms() -> None:
+    assert Options() == Options(cpus=None, workload="replay", poll_ms=10, log=None)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nosuch", "unknown option 'nosuch': there are cpus, workload, poll_ms, log"),
+        ("nosuch=1", "unknown option 'nosuch'"),
+        ("Cpus=1", "unknown option 'Cpus'"),
+        ("cpus", "option cpus=: not a number from 1 to 1024"),
+        ("cpus=0", "option cpus=0: not a number from 1 to 1024"),
+        ("cpus=1025", "option cpus=1025: not a number"),
+        ("cpus=-1", "option cpus=-1: not a number"),
+        ("cpus=1.5", "option cpus=1.5: not a number"),
+        ("cpus=²", "option cpus=²: not a number"),
+        ("cpus= 1", "option cpus= 1: not a number"),
+        ("poll_ms=0", "option poll_ms=0: not a number from 1 to 10000"),
+        ("poll_ms=10001", "option poll_ms=10001: not a number"),
+        ("workload=nap", "option workload=nap: no such workload: there are idle, replay"),
+        ("workload=", "option workload=: no such workload"),
+        ("log=here", "option log=here: not an absolute path"),
+    ],
+)
+def test_error_says_which_option_and_what_there_is(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)):
+        parse_options(["cpus=2", f"workload=idle,{text}"])
+
+
+def test_help_has_a_line_for_each_option() -> None:
+    lines = options_help().splitlines()
+    assert [line.split("=")[0].strip() for line in lines] == list(OPTIONS)
