@@ -19,7 +19,7 @@ _NSEC_PER_SEC = 1_000_000_000
 _MAX_SPAN_S = 600  # mult is chosen so that this many seconds fit 64 bits
 _WARN_NS = 1000
 _STEP_NS = 1_000_000  # so far behind (a suspend, a long stop) we jump ahead
-_U64_MAX = 2**64 - 1
+_PLAUSIBLE_HZ = range(1_000, 1_000_000_000_000)
 
 
 class Snapshot(NamedTuple):
@@ -39,11 +39,6 @@ class Conversion(NamedTuple):
     def to_ns(self, cycles: int) -> int:
         """Time of `cycles`."""
         return ((cycles - self.epoch.cycles) * self.mult >> self.shift) + self.epoch.boot
-
-    @property
-    def limit(self) -> int:
-        """Cycles after the epoch from which on it should be renewed."""
-        return _U64_MAX // self.mult // 4
 
 
 def mult_shift(rate: int) -> tuple[int, int]:
@@ -67,43 +62,33 @@ class ClockEstimator:
 
     def __init__(self, start: Snapshot) -> None:
         self._measured = start
+        self._hz = 0  # as last measured; 0: not yet
         self._conversion: Conversion | None = None
 
     def tick(self, now: Snapshot) -> Conversion | None:
-        """The conversion to use from `now` on; None: keep the one in use."""
-        rate = self._rate(now)
-        if rate is None:
+        """The conversion to use from `now` on; None: nothing could be measured, go on."""
+        boot = now.boot - self._measured.boot
+        cycles = now.cycles - self._measured.cycles
+        if boot <= 0 or cycles <= 0:
             return None
-        previous = self._conversion
-        if previous is None:
-            self._conversion = Conversion(*mult_shift(rate), now)
-        elif previous.to_ns(now.cycles) == now.boot and self._young(previous, now):
-            return None
+        ahead = 0 if self._conversion is None else self._conversion.to_ns(now.cycles) - now.boot
+        if abs(ahead) > _WARN_NS:
+            log.warning("hyp trace clock off by %dus", abs(ahead) // 1000)
+        if ahead >= -_STEP_NS:
+            hz = cycles * _NSEC_PER_SEC // boot
+            if hz not in _PLAUSIBLE_HZ:
+                return None
+            self._hz = hz
+            self._conversion = self._bent(ahead, now)
         else:
-            self._conversion = self._corrected(previous, rate, now)
+            # A suspend may have stopped the counter: what was measured across it is no rate.
+            self._conversion = Conversion(*mult_shift(self._hz), now)
         self._measured = now
         return self._conversion
 
-    def _rate(self, now: Snapshot) -> int | None:
-        """Hz since the last measurement; None if a clock has not moved on."""
-        boot = now.boot - self._measured.boot
-        cycles = now.cycles - self._measured.cycles
-        return cycles * _NSEC_PER_SEC // boot if boot > 0 and cycles > 0 else None
-
-    @staticmethod
-    def _young(conversion: Conversion, now: Snapshot) -> bool:
-        return now.cycles - conversion.epoch.cycles < conversion.limit
-
-    @staticmethod
-    def _corrected(previous: Conversion, rate: int, now: Snapshot) -> Conversion:
+    def _bent(self, ahead: int, now: Snapshot) -> Conversion:
         """Go on from where the clock stands, so fast that it is right at the next tick."""
-        stands = previous.to_ns(now.cycles)
-        ahead = stands - now.boot
-        if abs(ahead) > _WARN_NS:
-            log.warning("hyp trace clock off by %dus", abs(ahead) // 1000)
-        if ahead < -_STEP_NS:
-            return Conversion(*mult_shift(rate), now)
         period = int(UPDATE_S * _NSEC_PER_SEC)
-        ahead = min(ahead, period // 2)
-        bent = rate * period // (period - ahead)
-        return Conversion(*mult_shift(bent), Snapshot(stands, now.cycles))
+        gained = min(ahead, period // 2)
+        hz = self._hz * period // (period - gained)
+        return Conversion(*mult_shift(hz), Snapshot(now.boot + ahead, now.cycles))

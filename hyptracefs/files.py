@@ -118,7 +118,7 @@ def show_buffer_size_kb(place: Place) -> str:
 
 
 async def store_buffer_size_kb(place: Place, data: bytes) -> None:
-    place.remote.set_size(kstrtoull(data))
+    await place.remote.set_size(kstrtoull(data))
 
 
 def show_trace_clock(place: Place) -> str:
@@ -247,8 +247,14 @@ class ResetTrace:
 
 
 def _cpu_of(process: int) -> int:
-    """The CPU that `process` runs on, or ran on last (proc(5): field 39 of stat)."""
-    stat = Path(f"/proc/{process}/stat").read_text(encoding="ascii", errors="replace")
+    """The CPU that `process` runs on, or ran on last (proc(5): field 39 of stat).
+
+    0 for a process that we cannot see: it lives in another pid namespace.
+    """
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return 0
     behind_name = stat.rpartition(")")[2].split()
     return int(behind_name[39 - 3])
 

@@ -5,29 +5,34 @@ from __future__ import annotations
 import errno
 import re
 
-_NUMBER = re.compile(rb"\+?[0-9]+\n?")
+_NUMBER = re.compile(rb"\+?([0-9]+)(.*)", re.DOTALL)
 _COPIED = 66  # the kernel looks at no more bytes of an unsigned long than these
-_ULONG_MAX = 2**64 - 1
+_U64_MAX = 2**64 - 1
 _U8_MAX = 255
 
 
-def kstrtoull(data: bytes, maximum: int = _ULONG_MAX) -> int:
+def kstrtoull(data: bytes) -> int:
     """One decimal number: optional `+`, digits, at most one newline; a NUL ends it.
 
-    Raises OSError: EINVAL for anything else, ERANGE above `maximum`.
+    Raises OSError: EINVAL for anything else, ERANGE over 64 bits (before it looks at what
+    follows the digits, as the kernel does).
     """
     text = data[:_COPIED].split(b"\0", 1)[0]
-    if not _NUMBER.fullmatch(text):
+    match = _NUMBER.fullmatch(text)
+    number = int(match[1]) if match else 0
+    if number > _U64_MAX:
+        raise OSError(errno.ERANGE, f"{number} does not fit 64 bits")
+    if match is None or match[2] not in (b"", b"\n"):
         raise OSError(errno.EINVAL, f"{text[:20]!r} is not a decimal number")
-    number = int(text)
-    if number > maximum:
-        raise OSError(errno.ERANGE, f"{number} is over {maximum}")
     return number
 
 
 def kstrtou8(data: bytes) -> int:
     """As kstrtoull(), 0 to 255."""
-    return kstrtoull(data, _U8_MAX)
+    number = kstrtoull(data)
+    if number > _U8_MAX:
+        raise OSError(errno.ERANGE, f"{number} is over {_U8_MAX}")
+    return number
 
 
 def parse_switch(data: bytes) -> bool:

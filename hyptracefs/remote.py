@@ -164,8 +164,13 @@ class Remote:
         if self._nursery is None:
             buffer.close()
         else:
-            # Giving back a large buffer takes long; nobody needs to wait for that.
-            self._nursery.start_soon(trio.to_thread.run_sync, buffer.close)
+            self._nursery.start_soon(self._give_back, buffer)
+
+    @staticmethod
+    async def _give_back(buffer: RingBuffer) -> None:
+        """In a thread: for a large buffer it takes long. Also when run() is being cancelled."""
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(buffer.close)
 
     async def _load(self) -> None:
         """Within a transition. Raises OSError E2BIG, ENOMEM, or what the hypervisor says."""
@@ -183,15 +188,16 @@ class Remote:
         conduit = self._hypercalls.conduit
         self._buffer = RingBuffer(memory, geometry, self._table, conduit, HOST_CPU)
 
-    def set_size(self, size_kb: int) -> None:
+    async def set_size(self, size_kb: int) -> None:
         """KiB per CPU, from the next load on. Raises OSError EINVAL, and EBUSY while loaded."""
         if not 0 < size_kb <= MAX_SIZE_KB:
             raise OSError(errno.EINVAL, f"{self.name}: a buffer of {size_kb} KiB cannot be")
-        if self.loaded:
-            raise OSError(
-                errno.EBUSY, f"{self.name}: the buffer is in use: stop tracing and readers"
-            )
-        self.size_kb = size_kb
+        async with self._transition():
+            if self.loaded:
+                raise OSError(
+                    errno.EBUSY, f"{self.name}: the buffer is in use: stop tracing and readers"
+                )
+            self.size_kb = size_kb
 
     # --- tracing and its clock ------------------------------------------------------------
 

@@ -112,7 +112,7 @@ def event_named(remote: Remote, name: str) -> Event:
 async def start_with(remote: Remote, *names: str, size_kb: int | None = None) -> None:
     """Trace the events of these names."""
     if size_kb is not None:
-        remote.set_size(size_kb)
+        await remote.set_size(size_kb)
     for name in names:
         remote.enable_event(event_named(remote, name), on=True)
     await remote.start_tracing()

@@ -130,11 +130,6 @@ def test_time_is_right_again_soon_after_jitter_and_drift(rate: int, periods: lis
     assert min(errors[-3:]) <= _slack(rate)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="clock.py tick(): an error of exactly 0 keeps a conversion that is bent, so the "
-    "next half second goes wrong by as much as the last correction",
-)
 def test_correction_ends_once_the_clock_is_right() -> None:
     rate = 387_238_242
     errors = _errors(rate, [Period(0, 0, -1), Period(0, 26, 0), *[_CALM] * 3])
@@ -147,11 +142,6 @@ def test_suspend_is_followed_at_once(rate: int, suspend: int) -> None:
     assert _errors(rate, [_CALM, Period(suspend + 100_000, 0, 0)])[-1] == 0
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="clock.py _corrected(): the step after a suspend takes the rate measured across it, "
-    "so time then runs too fast: ahead by the length of the suspend after half a second",
-)
 @pytest.mark.parametrize("suspend_s", [1, 3600])
 def test_clock_keeps_its_pace_after_a_suspend_that_stops_the_counter(suspend_s: int) -> None:
     rate = 1_000_000_000
@@ -177,11 +167,6 @@ def test_clocks_that_stand_still_or_go_back_are_no_error(
         assert estimator.tick(now) is None
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=(ZeroDivisionError, ValueError, AssertionError),
-    reason="clock.py mult_shift(): no answer for a rate of 0 Hz, or one beyond 2^41 Hz",
-)
 @pytest.mark.parametrize(
     "now",
     [
@@ -211,14 +196,12 @@ def test_clock_that_has_not_moved_on_keeps_the_conversion(boot: int, cycles: int
     assert estimator.tick(Snapshot(start.boot + boot, start.cycles + cycles)) is None
 
 
-def test_epoch_is_renewed_long_before_the_product_overflows() -> None:
-    rate, start = 1_000_000_000, Snapshot(0, 0)
-    estimator = ClockEstimator(start)
-    first = estimator.tick(Snapshot(_SECOND, rate))
-    assert first is not None
-    assert estimator.tick(Snapshot(2 * _SECOND, 2 * rate)) is None
-    late = 1 + first.limit // rate + 1
-    renewed = estimator.tick(Snapshot(late * _SECOND, late * rate))
-    assert renewed is not None
-    assert renewed.epoch == Snapshot(late * _SECOND, late * rate)
-    assert (late * rate - first.epoch.cycles) * first.mult < 2**64
+def test_epoch_is_renewed_at_each_tick_long_before_the_product_overflows() -> None:
+    rate = 1_000_000_000
+    estimator = ClockEstimator(Snapshot(0, 0))
+    for second in range(1, 4):
+        now = Snapshot(second * _SECOND, second * rate)
+        conversion = estimator.tick(now)
+        assert conversion is not None
+        assert conversion.epoch == now
+        assert 600 * rate * conversion.mult < 2**64

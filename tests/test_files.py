@@ -76,7 +76,7 @@ async def test_one_reading_in_pieces_has_one_text_and_the_next_is_fresh(
 ) -> None:
     file = await open_file(tree, "buffer_size_kb")
     begin = bytes(await file.read(3, 0, nonblock=False))
-    remote.set_size(4096)
+    await remote.set_size(4096)
     assert begin + bytes(await file.read(100, 3, nonblock=False)) == b"7 (unloaded)\n"
     assert bytes(await file.read(100, 0, nonblock=False)) == b"4096 (unloaded)\n"
     assert bytes(await file.read(100, 1_000, nonblock=False)) == b""

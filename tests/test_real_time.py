@@ -50,7 +50,7 @@ async def _play(
     made: Running, read: Callable[[Reader], Sequence[_T]], size_kb: int = 64
 ) -> list[_T]:
     """What a reader of CPU 1 sees of two turns of the recording."""
-    made.remote.set_size(size_kb)
+    await made.remote.set_size(size_kb)
     reader = await made.remote.open_reader(1)
     await start_with(made.remote, "hyp_enter", "hyp_exit")
     collected = await _collect(reader, read, _TURNS * _TURN)

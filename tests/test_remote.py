@@ -186,13 +186,7 @@ def _buffers() -> int:
 
 
 @pytest.mark.parametrize("at_once", [False, True])
-async def test_unloaded_buffer_is_given_back(at_once: bool, request: pytest.FixtureRequest) -> None:
-    if at_once:
-        reason = (
-            "remote.py _try_unload(): a buffer unloaded just before run() ends is never closed: "
-            "to_thread.run_sync does not begin in a cancelled nursery"
-        )
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+async def test_unloaded_buffer_is_given_back(at_once: bool) -> None:
     before = _buffers()
     async with running() as made:
         reader = await made.remote.open_reader()
@@ -208,7 +202,7 @@ async def test_unloaded_buffer_is_given_back(at_once: bool, request: pytest.Fixt
 
 @pytest.mark.parametrize("size_kb", [1, 7, 4096, MAX_SIZE_KB])
 async def test_any_size_that_can_be_counted_is_accepted(remote: Remote, size_kb: int) -> None:
-    remote.set_size(size_kb)
+    await remote.set_size(size_kb)
     assert remote.size_kb == size_kb
 
 
@@ -217,7 +211,7 @@ async def test_size_that_cannot_be_is_einval_and_changes_nothing(
     remote: Remote, size_kb: int
 ) -> None:
     with raises_errno(errno.EINVAL):
-        remote.set_size(size_kb)
+        await remote.set_size(size_kb)
     assert remote.size_kb == 7
 
 
@@ -227,17 +221,12 @@ async def test_size_that_cannot_be_is_einval_and_changes_nothing(
 async def test_size_is_fixed_while_loaded(remote: Remote, size_kb: int, number: int) -> None:
     reader = await remote.open_reader()
     with raises_errno(number):
-        remote.set_size(size_kb)
+        await remote.set_size(size_kb)
     reader.close()
-    remote.set_size(8)
+    await remote.set_size(8)
     assert remote.size_kb == 8
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="remote.py set_size(): accepted while the buffer is being allocated, so the size "
-    "shown is then not that of the loaded buffer",
-)
 async def test_size_is_fixed_while_loading(remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
     allocating, go_on = threading.Event(), threading.Event()
 
@@ -247,14 +236,18 @@ async def test_size_is_fixed_while_loading(remote: Remote, monkeypatch: pytest.M
         return Memory(size)
 
     monkeypatch.setattr(remote_module, "Memory", allocate)
+
+    async def resize() -> None:
+        with raises_errno(errno.EBUSY):
+            await remote.set_size(64)
+
     async with trio.open_nursery() as nursery:
         nursery.start_soon(remote.start_tracing)
         await trio.to_thread.run_sync(allocating.wait, 10)
-        try:
-            with raises_errno(errno.EBUSY):
-                remote.set_size(64)
-        finally:
-            go_on.set()
+        nursery.start_soon(resize)
+        await trio.testing.wait_all_tasks_blocked()
+        go_on.set()
+    assert remote.size_kb == 7
 
 
 @pytest.mark.parametrize(
@@ -265,7 +258,7 @@ async def test_size_is_fixed_while_loading(remote: Remote, monkeypatch: pytest.M
 async def test_size_that_cannot_be_loaded_is_an_error_of_its_use(
     remote: Remote, use: Callable[[Remote], Awaitable[object]], size_kb: int, number: int
 ) -> None:
-    remote.set_size(size_kb)
+    await remote.set_size(size_kb)
     with raises_errno(number):
         await use(remote)
     assert (remote.loaded, remote.tracing_on) == (False, False)

@@ -134,9 +134,9 @@ def test_size_is_the_length_of_the_text_and_0_for_streams(
     assert Tree(still).find(f"hypervisor/{path}").size == size
 
 
-def test_size_follows_the_text(still: Remote) -> None:
+async def test_size_follows_the_text(still: Remote) -> None:
     tree = Tree(still)
-    still.set_size(4096)
+    await still.set_size(4096)
     assert tree.find("hypervisor/buffer_size_kb").size == len("4096 (unloaded)\n")
 
 
