@@ -50,8 +50,9 @@ static bool valid_script(const struct pcpu_step *steps, u32 nr_steps, u64 period
 {
 	const struct pcpu_step *last = steps + nr_steps - 1;
 
-	for (u32 i = 1; i < nr_steps; i++) {
-		if (steps[i].at < steps[i - 1].at)
+	for (u32 i = 0; i < nr_steps; i++) {
+		/* enter, exit, enter, exit, ... */
+		if (steps[i].enter == i % 2 || (i && steps[i].at < steps[i - 1].at))
 			return false;
 	}
 	return !nr_steps || (last->at - steps[0].at < period && !last->enter &&

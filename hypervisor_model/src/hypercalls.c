@@ -30,7 +30,7 @@ static int handle_enable(struct pcpu *pcpu, const struct hvc_regs *regs)
 	/* A CPU without a buffer answers -ENODEV: nothing to switch there. */
 	for (u32 cpu = 0; cpu < hyp->nr_cpus; cpu++)
 		simple_ring_buffer_enable_tracing(ring_of(hyp, cpu), regs->x1);
-	hyp_unpark(hyp);
+	hyp_restart_scripts(hyp);
 	return 0;
 }
 
@@ -73,7 +73,7 @@ static int handle_enable_event(struct pcpu *pcpu, const struct hvc_regs *regs)
 		if (desc->id != regs->x1)
 			continue;
 		WRITE_ONCE(pcpu->hyp->enabled[i], !!regs->x2);
-		hyp_unpark(pcpu->hyp);
+		hyp_restart_scripts(pcpu->hyp);
 		return 0;
 	}
 	return -EINVAL;

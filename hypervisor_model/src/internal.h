@@ -53,7 +53,8 @@ struct hyp {
 	struct simple_buffer_page *bpages; /* private records of all CPUs; NULL: not loaded */
 
 	pthread_mutex_t park_lock;
-	pthread_cond_t unpark; /* what could be recorded has changed */
+	pthread_cond_t unpark;
+	u32 generation; /* counts changes of what could be recorded; atomic */
 };
 
 static inline bool hyp_loaded(const struct hyp *hyp)
@@ -75,6 +76,6 @@ int pcpu_start(struct pcpu *pcpu);
 void pcpu_stop(struct pcpu *pcpu);
 void pcpu_borrow(struct pcpu *pcpu);      /* waits until the CPU is in the host */
 void pcpu_give_back(struct pcpu *pcpu);
-void hyp_unpark(struct hyp *hyp);         /* what could be recorded has changed */
+void hyp_restart_scripts(struct hyp *hyp); /* what could be recorded has changed */
 
 #endif

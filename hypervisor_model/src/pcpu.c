@@ -61,23 +61,37 @@ static bool records_script(const struct pcpu *pcpu)
 		READ_ONCE(enabled[HYP_EVENT_INDEX_hyp_exit]));
 }
 
-void hyp_unpark(struct hyp *hyp)
+void hyp_restart_scripts(struct hyp *hyp)
 {
+	__atomic_fetch_add(&hyp->generation, 1, __ATOMIC_RELAXED);
 	pthread_mutex_lock(&hyp->park_lock);
 	pthread_cond_broadcast(&hyp->unpark);
 	pthread_mutex_unlock(&hyp->park_lock);
+	/*
+	 * Without their locks, which a playing CPU may hold for long. One that is just
+	 * going to sleep misses it, and notices when it wakes up for its next step.
+	 */
+	for (u32 nr = 0; nr < hyp->nr_cpus; nr++)
+		pthread_cond_signal(&hyp->pcpus[nr].kick);
 }
 
-static void park(struct pcpu *pcpu)
+/* Returns the generation for which it is true that there is something to record. */
+static u32 park(struct pcpu *pcpu)
 {
 	struct hyp *hyp = pcpu->hyp;
+	u32 generation;
 
 	pthread_mutex_unlock(&pcpu->lock);
 	pthread_mutex_lock(&hyp->park_lock);
-	while (!stopping(pcpu) && !(pcpu->nr_steps && records_script(pcpu)))
+	for (;;) {
+		generation = READ_ONCE(hyp->generation);
+		if (stopping(pcpu) || (pcpu->nr_steps && records_script(pcpu)))
+			break;
 		pthread_cond_wait(&hyp->unpark, &hyp->park_lock);
+	}
 	pthread_mutex_unlock(&hyp->park_lock);
 	pthread_mutex_lock(&pcpu->lock);
+	return generation;
 }
 
 /* --- the script --------------------------------------------------------------------- */
@@ -92,13 +106,20 @@ static void sleep_until(struct pcpu *pcpu, u64 due)
 	pthread_cond_timedwait(&pcpu->kick, &pcpu->lock, &at);
 }
 
+/* In the host a script can be broken off; away, only the end of all breaks it off. */
+static bool interrupted(struct pcpu *pcpu, u32 generation)
+{
+	return stopping(pcpu) ||
+	       (!pcpu->away && READ_ONCE(pcpu->hyp->generation) != generation);
+}
+
 /*
  * Wait for the next step. A CPU in the host gives way to hypercalls meanwhile; one
  * that is away and wanted hurries back instead of keeping its pace.
  */
-static void wait_for_step(struct pcpu *pcpu, u64 due)
+static void wait_for_step(struct pcpu *pcpu, u64 due, u32 generation)
 {
-	while (!stopping(pcpu)) {
+	while (!interrupted(pcpu, generation)) {
 		u64 now;
 
 		if (wanted(pcpu)) {
@@ -127,14 +148,12 @@ static void take_step(struct pcpu *pcpu, const struct pcpu_step *step)
 		pthread_cond_broadcast(&pcpu->in_host);
 }
 
-/* One turn, beginning at @start; false when it was cut short, always in the host. */
-static bool play_turn(struct pcpu *pcpu, u64 start)
+/* One turn, beginning at @start; false when it was cut short, in the host if not stopping. */
+static bool play_turn(struct pcpu *pcpu, u64 start, u32 generation)
 {
 	for (u32 i = 0; i < pcpu->nr_steps; i++) {
-		if (!pcpu->away && !records_script(pcpu))
-			return false;
-		wait_for_step(pcpu, start + pcpu->steps[i].at);
-		if (stopping(pcpu))
+		wait_for_step(pcpu, start + pcpu->steps[i].at, generation);
+		if (interrupted(pcpu, generation))
 			return false;
 		take_step(pcpu, &pcpu->steps[i]);
 	}
@@ -148,11 +167,10 @@ static void *pcpu_run(void *arg)
 	prctl(PR_SET_TIMERSLACK, 1UL);
 	pthread_mutex_lock(&pcpu->lock);
 	while (!stopping(pcpu)) {
-		u64 start;
+		u32 generation = park(pcpu);
+		u64 start = monotonic_ns();
 
-		park(pcpu);
-		start = monotonic_ns();
-		while (!stopping(pcpu) && play_turn(pcpu, start))
+		while (!stopping(pcpu) && play_turn(pcpu, start, generation))
 			start += pcpu->period;
 	}
 	pcpu->away = false;
@@ -250,7 +268,7 @@ void pcpu_stop(struct pcpu *pcpu)
 	if (!pcpu->running)
 		return;
 	WRITE_ONCE(pcpu->stop, 1);
-	hyp_unpark(pcpu->hyp);
+	hyp_restart_scripts(pcpu->hyp);
 	pcpu_borrow(pcpu); /* wakes it wherever it waits */
 	pcpu_give_back(pcpu);
 	pthread_join(pcpu->thread, NULL);

@@ -62,6 +62,7 @@ static void take_page(struct reader_cpu *cpu, u32 id)
 	u64 lost = READ_ONCE(cpu->meta->reader.lost_events);
 
 	cpu->page = id;
+	cpu->taken++;
 	cpu->offset = 0;
 	cpu->lost += lost;
 	cpu->unreported += lost;
@@ -113,15 +114,27 @@ static enum reader_next look_on_page(struct reader_cpu *cpu)
 }
 
 /*
- * Unread events are promised, and the page that should hold them is empty. Only a
- * broken writer does that: count them as read, or we would ask for ever.
+ * Whether the page that we own is the one being written. The pages that have been
+ * begun are the first one and one per move of the tail; we have taken some, some were
+ * lost, and ours is the last of these.
+ */
+static bool owns_tail(const struct reader_cpu *cpu)
+{
+	u64 touched = READ_ONCE(cpu->meta->pages_touched);
+
+	return (s64)(cpu->taken + READ_ONCE(cpu->meta->pages_lost) - touched - 1) >= 0;
+}
+
+/*
+ * Events are promised, and there is no page that could hold them: they were on a broken
+ * page, or the writer is broken. Count them as read, or we would ask for ever.
  */
 static void give_up_promised(struct reader_cpu *cpu)
 {
-	u64 unread = cpu_unread(cpu);
+	u64 promised = cpu->entries - cpu->read - cpu->lost;
 
-	cpu->skipped += unread;
-	cpu->read += unread;
+	cpu->skipped += promised;
+	cpu->read += promised;
 }
 
 /* The next event of a CPU, if the batch has one. Swaps pages where needed. */
@@ -133,8 +146,15 @@ static enum reader_next peek_cpu(struct reader *reader, u32 nr)
 		return READER_NONE;
 	if (cpu->next == READER_NONE)
 		cpu->next = look_on_page(cpu);
-	if (cpu->next != READER_NONE || !swap_page(reader, nr))
+	if (cpu->next != READER_NONE)
 		return cpu->next;
+	if (owns_tail(cpu)) {
+		/* A swap would put it back into the ring, with all that we have read. */
+		give_up_promised(cpu);
+		return READER_NONE;
+	}
+	if (!swap_page(reader, nr))
+		return READER_NONE;
 
 	cpu->next = look_on_page(cpu);
 	/* The swap may have shown that the batch was overwritten since: not our turn. */
@@ -389,6 +409,8 @@ u32 reader_raw(struct reader *reader, u32 wanted, struct reader_carry *carry, u8
 {
 	u32 done = take_carry(carry, out, size);
 
+	if (!size)
+		return 0;
 	reader_poll(reader);
 	while (!done || size - done >= RB_PAGE_SIZE) {
 		u32 nr = oldest_image_cpu(reader, wanted);

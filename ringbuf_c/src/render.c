@@ -253,9 +253,9 @@ static u32 max_op_text(const struct render_op *op)
 	}
 }
 
-static u32 field_end(const struct render_op *op)
+static u64 field_end(const struct render_op *op)
 {
-	return op->kind == RENDER_TEXT ? 0 : op->offset + op->size;
+	return op->kind == RENDER_TEXT ? 0 : (u64)op->offset + op->size;
 }
 
 int render_event_check(struct render_event *event)
@@ -266,11 +266,11 @@ int render_event_check(struct render_event *event)
 	for (u32 i = 0; i < event->nr_ops; i++) {
 		const struct render_op *op = &event->ops[i];
 
-		if (!valid_op(op) || op->offset > RB_MAX_PAYLOAD)
+		if (!valid_op(op) || field_end(op) > RB_MAX_PAYLOAD)
 			return -EINVAL;
 		if (max_op_text(op) > RENDER_LINE_MAX)
 			return -E2BIG;
-		event->length = max_u32(event->length, field_end(op));
+		event->length = max_u32(event->length, (u32)field_end(op));
 		event->max_text += max_op_text(op);
 		if (event->max_text > RENDER_LINE_MAX - RENDER_FRAME_MAX)
 			return -E2BIG;

@@ -60,7 +60,8 @@ static void drop_head(struct simple_rb_per_cpu *rb, struct simple_buffer_page *t
 struct simple_buffer_page *__simple_rb_move_tail(struct simple_rb_per_cpu *rb)
 {
 	struct simple_buffer_page *tail = &rb->bpages[rb->tail];
-	u64 link = READ_ONCE(tail->next);
+	/* pairs with the exchange in put_reader_in_place(): the host has done with the page */
+	u64 link = smp_load_acquire(&tail->next);
 
 	/* A swap may replace the head until our exchange; then link is what it put there. */
 	while (link_flag(link) == LINK_HEAD) {
@@ -148,6 +149,7 @@ static bool put_reader_in_place(struct simple_rb_per_cpu *rb, u64 head_link, u64
 	/* after find_head()'s acquire; unchanged if the exchange succeeds (the tag) */
 	*overrun = READ_ONCE(rb->overrun);
 
+	/* release: pairs with the acquire in __simple_rb_move_tail(): our use of the reader page */
 	if (!try_cmpxchg(&rb->bpages[last].next, &head_link, make_link(rb->reader, LINK_NORMAL)))
 		return false;
 	rb->bpages[next].prev = rb->reader;

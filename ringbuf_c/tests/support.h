@@ -35,18 +35,6 @@ struct test_event {
 	u64 serial;
 };
 
-/*
- * Left out until the code is repaired: begin a test with it and say what is wrong.
- * All of them run with HYPTRACEFS_KNOWN_DEFECTS=1 in the environment.
- */
-#define known_defect(what)                                    \
-	do {                                                  \
-		if (!getenv("HYPTRACEFS_KNOWN_DEFECTS")) {    \
-			print_message("known defect: %s\n", what); \
-			skip();                               \
-		}                                             \
-	} while (0)
-
 /* --- a sequence that is the same on each run -------------------------------------- */
 
 static inline u64 next_random(u64 *state)

@@ -503,7 +503,6 @@ static void test_empty_raw_read(void **state)
 	u8 none;
 
 	(void)state;
-	known_defect("reader.c: reader_raw() of 0 bytes consumes a page each time");
 	remote = remote_create(1, 9);
 	ring_fill(&remote->rings[0], TEST_PAYLOAD, 2 * PER_PAGE);
 	assert_int_equal(remote_raw(remote, 0, &none, 0), 0);
@@ -719,8 +718,6 @@ static void test_broken_event(void **state)
 static void test_broken_event_then_traffic(void **state)
 {
 	(void)state;
-	known_defect("reader.c: swaps for events that a broken page has swallowed put the tail "
-		     "back into the ring, and stale pages are read again");
 	for (u32 nr = 1; nr <= 5 * PER_PAGE; nr += 40) {
 		struct test_remote *remote = broken_remote();
 
@@ -787,7 +784,6 @@ static void test_all_pages_broken_raw(void **state)
 	struct image image;
 
 	(void)state;
-	known_defect("reader.c: oldest_image_cpu() swaps for ever when each page is broken");
 	remote = all_broken();
 	assert_int_equal(remote_raw(remote, 0, (u8 *)&image, sizeof(image)), 0);
 	remote_destroy(remote);
@@ -799,7 +795,6 @@ static void test_all_pages_broken_text(void **state)
 	u32 reads = 0;
 
 	(void)state;
-	known_defect("reader.c: CORRUPT lines without end when each page is broken");
 	remote = all_broken();
 	while (remote_text(remote, 0, text, 100))
 		assert_true(++reads < 100);

@@ -182,7 +182,6 @@ static void test_payload_bound(void **state)
 static void test_largest_payload_first_and_late(void **state)
 {
 	(void)state;
-	known_defect("ring.h: __simple_rb_reserve() counts the TIME_EXTEND on an empty page");
 	assert_true(ring_write_sized(&ring, 4072, TIME_EXTEND_AT));
 	assert_int_equal(ring.meta->pages_touched, 0);
 	assert_int_equal(ring_page(&ring, 1)->commit, RB_PAGE_CAPACITY);

@@ -97,8 +97,6 @@ static void stress(u32 nr_pages, u32 rest_after)
 	pthread_t thread;
 
 #ifdef __SANITIZE_THREAD__
-	known_defect("ring.c: __simple_rb_move_tail() loads tail->next without acquire: nothing "
-		     "orders the host's reads of a page before the writer reuses it");
 #endif
 	remote = remote_create(1, nr_pages);
 	writer.ring = &remote->rings[0];

@@ -33,8 +33,8 @@ int hyp_create(u32 nr_cpus, struct hyp **hyp);
 /**
  * hyp_set_script - what CPU @cpu plays, again and again, @period ns a turn.
  *
- * Before hyp_start() only; @steps are copied. A script begins and ends in the host;
- * its times rise, by less than @period in all. A CPU without a script idles. The script
+ * Before hyp_start() only; @steps are copied. Enters and exits alternate; a script
+ * begins and ends in the host; its times rise, by less than @period in all. A CPU without a script idles. The script
  * stands still while nothing of it could be recorded, and then begins anew.
  * Return: 0, -EINVAL, -ENOMEM.
  */

@@ -36,6 +36,8 @@ struct reader_cpu {
 	u32 offset;     /* in its data[]: all before is consumed */
 	u64 time_stamp; /* ns, of what is before offset */
 
+	u64 taken; /* pages, by swaps */
+
 	u64 read; /* events consumed */
 	u64 lost; /* events that the swaps so far reported as lost */
 	u64 unreported; /* of these: what no reader has been told yet */

@@ -157,13 +157,16 @@ static __always_inline void *__simple_rb_reserve(struct simple_rb_per_cpu *rb, u
 	struct simple_buffer_page *tail = &rb->bpages[rb->tail];
 	u32 size = length + RB_EVENT_HEADER;
 	u64 delta = time_stamp - rb->write_stamp;
-	u32 extend = delta > RB_TIME_DELTA_MASK ? RB_TIME_EXTEND_SIZE : 0;
+	bool fresh = !tail->entries;
+	u32 extend = !fresh && delta > RB_TIME_DELTA_MASK ? RB_TIME_EXTEND_SIZE : 0;
 	u8 *at;
 
-	if (unlikely(tail->write + size + extend > RB_PAGE_CAPACITY))
+	if (unlikely(tail->write + size + extend > RB_PAGE_CAPACITY)) {
 		tail = __simple_rb_move_tail(rb);
+		fresh = true;
+	}
 
-	if (unlikely(!tail->entries)) {
+	if (unlikely(fresh)) {
 		tail->page->time_stamp = time_stamp;
 		delta = 0;
 		extend = 0;
