@@ -7,11 +7,26 @@
 
 /* Each put_*() writes at @out and returns the first byte behind what it wrote. */
 
-static char *put_text(char *out, const char *text, u32 length)
+/*
+ * Exactly @length bytes, in as few moves as possible: the last one may overlap the one
+ * before. (A call of memcpy() would need a libc, and cost more than the copy.)
+ */
+static inline char *put_text(char *out, const char *text, u32 length)
 {
-	for (u32 i = 0; i < length; i++)
-		out[i] = text[i];
-	return out + length;
+	char *end = out + length;
+
+	if (length >= 8) {
+		for (u32 i = 0; i + 8 <= length; i += 8)
+			__builtin_memcpy(out + i, text + i, 8);
+		__builtin_memcpy(end - 8, text + length - 8, 8);
+	} else if (length >= 4) {
+		__builtin_memcpy(out, text, 4);
+		__builtin_memcpy(end - 4, text + length - 4, 4);
+	} else {
+		for (u32 i = 0; i < length; i++)
+			out[i] = text[i];
+	}
+	return end;
 }
 
 #define put_literal(out, literal) put_text(out, literal, sizeof(literal) - 1)
@@ -23,31 +38,66 @@ static char *put_fill(char *out, char fill, u32 count)
 	return out;
 }
 
-/* Digits of @value in base 10 or 16, ending before @end; returns the first one. */
-static char *digits_before(char *end, u64 value, u32 base)
+/* "00" to "99": decimal digits are made two at a time. */
+static const char digit_pairs[] = "00010203040506070809"
+				  "10111213141516171819"
+				  "20212223242526272829"
+				  "30313233343536373839"
+				  "40414243444546474849"
+				  "50515253545556575859"
+				  "60616263646566676869"
+				  "70717273747576777879"
+				  "80818283848586878889"
+				  "90919293949596979899";
+
+static inline void put_pair(char *out, u32 value)
 {
-	if (base == 10) {
-		do
-			*--end = (char)('0' + value % 10);
-		while (value /= 10);
+	__builtin_memcpy(out, digit_pairs + 2 * value, 2);
+}
+
+/* Decimal digits of @value, ending before @end; returns the first one. */
+static inline char *decimal_before(char *end, u64 value)
+{
+	while (value >= 100) {
+		end -= 2;
+		put_pair(end, (u32)(value % 100));
+		value /= 100;
+	}
+	if (value >= 10) {
+		end -= 2;
+		put_pair(end, (u32)value);
 	} else {
-		do
-			*--end = "0123456789abcdef"[value % 16];
-		while (value /= 16);
+		*--end = (char)('0' + value);
 	}
 	return end;
 }
 
-/* At least @width digits, led by @fill. */
-static char *put_number(char *out, u64 value, u32 width, char fill)
+static inline char *hex_before(char *end, u64 value)
+{
+	do
+		*--end = "0123456789abcdef"[value % 16];
+	while (value /= 16);
+	return end;
+}
+
+/* Decimal, at least @width characters, led by @fill. */
+static inline char *put_number(char *out, u64 value, u32 width, char fill)
 {
 	char buf[DIGITS_MAX];
-	char *first = digits_before(buf + DIGITS_MAX, value, 10);
+	char *first = decimal_before(buf + DIGITS_MAX, value);
 	u32 length = (u32)(buf + DIGITS_MAX - first);
 
 	if (length < width)
 		out = put_fill(out, fill, width - length);
 	return put_text(out, first, length);
+}
+
+static inline char *put_6_digits(char *out, u32 value)
+{
+	put_pair(out, value / 10000);
+	put_pair(out + 2, value / 100 % 100);
+	put_pair(out + 4, value % 100);
+	return out + 6;
 }
 
 static u64 load_field(const u8 *at, u32 size)
@@ -84,6 +134,11 @@ static char *put_padded(char *out, const struct render_op *op, const char *digit
 	u32 pad = op->width > full ? op->width - full : 0;
 	bool zeros = (op->flags & RENDER_ZERO) && !(op->flags & RENDER_LEFT);
 
+	if (likely(!pad)) {
+		if (negative)
+			*out++ = '-';
+		return put_text(out, digits, length);
+	}
 	if (pad && !zeros && !(op->flags & RENDER_LEFT))
 		out = put_fill(out, ' ', pad);
 	if (negative)
@@ -104,7 +159,8 @@ static char *put_value(char *out, const struct render_op *op, u64 value)
 
 	if (negative)
 		value = -(u64)sign_extend(value, op->size);
-	first = digits_before(buf + DIGITS_MAX, value, op->kind == RENDER_HEX ? 16 : 10);
+	first = op->kind == RENDER_HEX ? hex_before(buf + DIGITS_MAX, value) :
+					 decimal_before(buf + DIGITS_MAX, value);
 	return put_padded(out, op, first, (u32)(buf + DIGITS_MAX - first), negative);
 }
 
@@ -162,14 +218,15 @@ u32 render_line(char *out, u32 cpu, const struct rb_record *record,
 		const struct render_table *table)
 {
 	u64 usec = record->time_stamp / NSEC_PER_USEC;
+	u64 sec = usec / USEC_PER_SEC;
 	char *end = out;
 
 	*end++ = '[';
 	end = put_number(end, cpu, 3, '0');
 	end = put_literal(end, "]\t");
-	end = put_number(end, usec / USEC_PER_SEC, 5, ' ');
+	end = put_number(end, sec, 5, ' ');
 	*end++ = '.';
-	end = put_number(end, usec % USEC_PER_SEC, 6, '0');
+	end = put_6_digits(end, (u32)(usec - sec * USEC_PER_SEC));
 	end = put_literal(end, ": ");
 	end = put_event(end, record, table);
 	*end++ = '\n';
