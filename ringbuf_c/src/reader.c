@@ -117,12 +117,17 @@ static enum reader_next look_on_page(struct reader_cpu *cpu)
  * Whether the page that we own is the one being written. The pages that have been
  * begun are the first one and one per move of the tail; we have taken some, some were
  * lost, and ours is the last of these.
+ *
+ * A loss later than our swap cannot mislead us: a page is lost when the whole ring is
+ * ahead of ours, and the moves that filled it are seen with the loss.
  */
 static bool owns_tail(const struct reader_cpu *cpu)
 {
+	/* pairs with the release in drop_head(): load it before pages_touched */
+	u64 lost = smp_load_acquire(&cpu->meta->pages_lost);
 	u64 touched = READ_ONCE(cpu->meta->pages_touched);
 
-	return (s64)(cpu->taken + READ_ONCE(cpu->meta->pages_lost) - touched - 1) >= 0;
+	return (s64)(cpu->taken + lost - touched - 1) >= 0;
 }
 
 /*

@@ -49,7 +49,8 @@ static void drop_head(struct simple_rb_per_cpu *rb, struct simple_buffer_page *t
 
 	WRITE_ONCE(rb->overrun, rb->overrun + lost->entries);
 	WRITE_ONCE(rb->meta->overrun, rb->overrun);
-	WRITE_ONCE(rb->meta->pages_lost, ++rb->pages_lost);
+	/* pairs with the acquire load in owns_tail() of the host: pages_touched so far */
+	smp_store_release(&rb->meta->pages_lost, ++rb->pages_lost);
 
 	/* pairs with the acquire load in find_head(): the overrun above */
 	smp_store_release(&lost->next, make_head_link(link_page(lost->next), rb->pages_lost));
