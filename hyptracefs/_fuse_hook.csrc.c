@@ -1,10 +1,10 @@
 /*
- * A hook into libfuse, for what pyfuse3 leaves out: interrupts of a read, and the
- * flags of the open file at the time of the read.
+ * A hook into libfuse, for what pyfuse3 leaves out: interrupts of a read, the flags of
+ * the open file at the time of the read, and releases that are not held back.
  *
  * This module exports fuse_session_new() and is loaded with RTLD_GLOBAL before
- * pyfuse3, whose call then lands here. We pass on its operations with .read
- * replaced by one that remembers the request and asks libfuse to tell us when the
+ * pyfuse3, whose call then lands here. We pass on its operations with .init
+ * and .read replaced; .read remembers the request and asks libfuse to tell us when the
  * kernel takes the request back. All of it runs in the thread of the event loop.
  */
 #define FUSE_USE_VERSION 312
@@ -28,6 +28,7 @@ static void fuse_hook_interrupted(uint64_t id); /* Python's */
 
 static struct fuse_lowlevel_ops hooked_ops;
 static struct fuse_session *hooked_session;
+static void (*next_init)(void *, struct fuse_conn_info *);
 static void (*next_read)(fuse_req_t, fuse_ino_t, size_t, off_t, struct fuse_file_info *);
 
 /* libfuse calls this at once, from fuse_req_interrupt_func(), if it came that early. */
@@ -49,14 +50,28 @@ static void hooked_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offse
 	next_read(req, ino, size, offset, info);
 }
 
-/* The operations with our read; @op as it is if it is not what we know. */
+/*
+ * RELEASE is a background request: the kernel holds back all but 12 of those by default,
+ * and lets later requests pass them. When many readers are killed at once, what is read
+ * after that must show it: let none wait.
+ */
+static void hooked_init(void *userdata, struct fuse_conn_info *conn)
+{
+	next_init(userdata, conn);
+	conn->max_background = UINT16_MAX;
+	conn->congestion_threshold = UINT16_MAX;
+}
+
+/* The operations with ours put in; @op as it is if it is not what we know. */
 static const struct fuse_lowlevel_ops *hook(const struct fuse_lowlevel_ops *op, size_t size)
 {
-	if (size > sizeof(hooked_ops) || !op->read)
+	if (size > sizeof(hooked_ops) || !op->read || !op->init)
 		return op;
 	memcpy(&hooked_ops, op, size);
 	next_read = op->read;
 	hooked_ops.read = hooked_read;
+	next_init = op->init;
+	hooked_ops.init = hooked_init;
 	return &hooked_ops;
 }
 
