@@ -55,41 +55,65 @@ static inline void put_pair(char *out, u32 value)
 	__builtin_memcpy(out, digit_pairs + 2 * value, 2);
 }
 
-/* Decimal digits of @value, ending before @end; returns the first one. */
-static inline char *decimal_before(char *end, u64 value)
+static const u64 powers_of_ten[] = {
+	1ULL, 10ULL, 100ULL, 1000ULL, 10000ULL, 100000ULL, 1000000ULL, 10000000ULL, 100000000ULL,
+	1000000000ULL, 10000000000ULL, 100000000000ULL, 1000000000000ULL, 10000000000000ULL,
+	100000000000000ULL, 1000000000000000ULL, 10000000000000000ULL, 100000000000000000ULL,
+	1000000000000000000ULL, 10000000000000000000ULL,
+};
+
+static inline u32 significant_bits(u64 value)
+{
+	return 64 - (u32)__builtin_clzll(value | 1);
+}
+
+static inline u32 decimal_length(u64 value)
+{
+	/* log10(2) is a little more than 1233 / 4096 */
+	u32 guess = significant_bits(value) * 1233 >> 12;
+
+	return guess + ((value | 1) >= powers_of_ten[guess]);
+}
+
+static inline u32 hex_length(u64 value)
+{
+	return (significant_bits(value) + 3) / 4;
+}
+
+/*
+ * The digits of @value, ending before @end. Where they begin is known beforehand, so
+ * they go where they belong at once: to read back bytes that were just written one by
+ * one costs more than to make them.
+ */
+static inline void put_decimal_before(char *end, u64 value)
 {
 	while (value >= 100) {
 		end -= 2;
 		put_pair(end, (u32)(value % 100));
 		value /= 100;
 	}
-	if (value >= 10) {
-		end -= 2;
-		put_pair(end, (u32)value);
-	} else {
-		*--end = (char)('0' + value);
-	}
-	return end;
+	if (value >= 10)
+		put_pair(end - 2, (u32)value);
+	else
+		end[-1] = (char)('0' + value);
 }
 
-static inline char *hex_before(char *end, u64 value)
+static inline void put_hex_before(char *end, u64 value)
 {
 	do
 		*--end = "0123456789abcdef"[value % 16];
 	while (value /= 16);
-	return end;
 }
 
 /* Decimal, at least @width characters, led by @fill. */
 static inline char *put_number(char *out, u64 value, u32 width, char fill)
 {
-	char buf[DIGITS_MAX];
-	char *first = decimal_before(buf + DIGITS_MAX, value);
-	u32 length = (u32)(buf + DIGITS_MAX - first);
+	u32 length = decimal_length(value);
 
 	if (length < width)
 		out = put_fill(out, fill, width - length);
-	return put_text(out, first, length);
+	put_decimal_before(out + length, value);
+	return out + length;
 }
 
 static inline char *put_6_digits(char *out, u32 value)
@@ -126,42 +150,45 @@ static s64 sign_extend(u64 value, u32 size)
 	return (s64)(value << unused) >> unused;
 }
 
-/* A blank-padded number keeps its sign with its digits, a zero-padded one before them. */
-static char *put_padded(char *out, const struct render_op *op, const char *digits, u32 length,
-			bool negative)
-{
-	u32 full = length + negative;
-	u32 pad = op->width > full ? op->width - full : 0;
-	bool zeros = (op->flags & RENDER_ZERO) && !(op->flags & RENDER_LEFT);
+/* What goes around a value of @length characters: blanks, zeros behind the sign, blanks. */
+struct padding {
+	u32 before;
+	u32 zeros;
+	u32 behind;
+};
 
-	if (likely(!pad)) {
-		if (negative)
-			*out++ = '-';
-		return put_text(out, digits, length);
-	}
-	if (pad && !zeros && !(op->flags & RENDER_LEFT))
-		out = put_fill(out, ' ', pad);
-	if (negative)
-		*out++ = '-';
-	if (pad && zeros)
-		out = put_fill(out, '0', pad);
-	out = put_text(out, digits, length);
-	if (pad && (op->flags & RENDER_LEFT))
-		out = put_fill(out, ' ', pad);
-	return out;
+static inline struct padding pad(const struct render_op *op, u32 length)
+{
+	u32 missing = op->width > length ? op->width - length : 0;
+
+	if (op->flags & RENDER_LEFT)
+		return (struct padding){ .behind = missing };
+	if (op->flags & RENDER_ZERO)
+		return (struct padding){ .zeros = missing };
+	return (struct padding){ .before = missing };
 }
 
 static char *put_value(char *out, const struct render_op *op, u64 value)
 {
-	char buf[DIGITS_MAX];
 	bool negative = op->kind == RENDER_SIGNED && sign_extend(value, op->size) < 0;
-	char *first;
+	bool hex = op->kind == RENDER_HEX;
+	struct padding padding;
+	u32 length;
 
 	if (negative)
 		value = -(u64)sign_extend(value, op->size);
-	first = op->kind == RENDER_HEX ? hex_before(buf + DIGITS_MAX, value) :
-					 decimal_before(buf + DIGITS_MAX, value);
-	return put_padded(out, op, first, (u32)(buf + DIGITS_MAX - first), negative);
+	length = hex ? hex_length(value) : decimal_length(value);
+	padding = pad(op, length + negative);
+
+	out = put_fill(out, ' ', padding.before);
+	if (negative)
+		*out++ = '-';
+	out = put_fill(out, '0', padding.zeros) + length;
+	if (hex)
+		put_hex_before(out, value);
+	else
+		put_decimal_before(out, value);
+	return put_fill(out, ' ', padding.behind);
 }
 
 static char *put_symbol(char *out, const struct render_op *op, u64 value)
@@ -169,8 +196,12 @@ static char *put_symbol(char *out, const struct render_op *op, u64 value)
 	const struct render_symbols *table = op->symbols;
 	const struct render_text *text =
 		value < table->nr ? &table->symbols[value] : &table->fallback;
+	struct padding padding = pad(op, text->length);
 
-	return put_padded(out, op, text->text, text->length, false);
+	out = put_fill(out, ' ', padding.before);
+	out = put_fill(out, '0', padding.zeros);
+	out = put_text(out, text->text, text->length);
+	return put_fill(out, ' ', padding.behind);
 }
 
 static char *put_op(char *out, const struct render_op *op, const u8 *payload)
