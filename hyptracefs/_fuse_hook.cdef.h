@@ -1,4 +1,4 @@
-/* What hyptracefs/interrupts.py sees of the hook. */
+/* What hyptracefs/fuse_hook.py sees of the hook. */
 struct fuse_hook_read {
 	uint64_t id;
 	int flags;

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import importlib.metadata
 import logging
 import os
@@ -12,8 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from hyptracefs import daemon
-from hyptracefs.mounts import MountError, check_fuse, check_mountpoint
-from hyptracefs.options import Options, UsageError, options_help, parse_options
+from hyptracefs.mounts import MountError, check_fuse, check_mounted, check_mountpoint
+from hyptracefs.options import Options, UsageError, fuse_options_help, options_help, parse_options
 
 _FAILED = 1
 _USAGE = 2
@@ -28,7 +27,7 @@ sources:
 
 mount options:
 {options_help()}
-  and those of mount.fuse3(8), such as allow_other
+  and of mount.fuse3(8): {fuse_options_help()}
 
 examples:
   hyptracefs model /mnt/hyp -o cpus=4
@@ -92,12 +91,20 @@ def _serve(arguments: argparse.Namespace, options: Options, ready: Callable[[], 
 
 def _in_background(arguments: argparse.Namespace) -> int:
     options = [f"-o{text}" for text in arguments.options]
-    return daemon.start([arguments.source, arguments.mountpoint, *options])
+    status = daemon.start([arguments.source, arguments.mountpoint, *options])
+    if status == 0:
+        check_mounted(arguments.mountpoint)
+    return status
 
 
-def _ready_in_background(options: Options, ready_fd: int) -> None:
-    daemon.log_in_background(logging.INFO, options.log)
-    daemon.tell_ready(ready_fd)
+def _serve_in_background(arguments: argparse.Namespace, options: Options) -> None:
+    handler = daemon.log_handler(options.log)
+
+    def ready() -> None:
+        daemon.set_up_log(logging.INFO, handler)
+        daemon.tell_ready(arguments.ready_fd)
+
+    _serve(arguments, options, ready)
 
 
 def _run(argv: Sequence[str] | None) -> int:
@@ -107,9 +114,7 @@ def _run(argv: Sequence[str] | None) -> int:
     _check_source(arguments.source)
 
     if arguments.ready_fd is not None:
-        _serve(
-            arguments, options, functools.partial(_ready_in_background, options, arguments.ready_fd)
-        )
+        _serve_in_background(arguments, options)
         return 0
     check_fuse()
     check_mountpoint(arguments.mountpoint)

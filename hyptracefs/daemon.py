@@ -41,7 +41,11 @@ def start(arguments: Sequence[str]) -> int:
     return server.wait() or 1
 
 
-def _handler(log_file: str | None) -> logging.Handler:
+def log_handler(log_file: str | None) -> logging.Handler:
+    """Where messages go in the background: the file, else syslog if there is one.
+
+    Raises OSError.
+    """
     if log_file is not None:
         return logging.FileHandler(log_file)
     if _SYSLOG.exists():
@@ -53,11 +57,6 @@ def set_up_log(level: int, handler: logging.Handler) -> None:
     """All messages of `level` and above to `handler`."""
     handler.setFormatter(logging.Formatter("hyptracefs[%(process)d]: %(levelname)s: %(message)s"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
-
-
-def log_in_background(level: int, log_file: str | None) -> None:
-    """Messages to the file, else to syslog if there is one. Raises OSError."""
-    set_up_log(level, _handler(log_file))
 
 
 def tell_ready(ready_fd: int) -> None:

@@ -22,6 +22,7 @@ _T = TypeVar("_T")
 _Handler: TypeAlias = "Callable[Concatenate[TraceOperations, _P], Coroutine[Any, Any, _T]]"
 
 _BLOCK_SIZE = 4096
+_NAME_MAX = 255
 
 
 def _guarded(
@@ -102,10 +103,12 @@ class TraceOperations(pyfuse3.Operations):
             return parent
         if name == b"..":
             return parent.parent or parent
+        if len(name) > _NAME_MAX:
+            raise OSError(errno.ENAMETOOLONG, "the name is too long")
         try:
             return parent.children[os.fsdecode(name)]
         except KeyError:
-            raise FileNotFoundError(errno.ENOENT, f"{os.fsdecode(name)}: no such file") from None
+            raise FileNotFoundError(errno.ENOENT, f"{name!r}: no such file") from None
 
     @_guarded
     async def lookup(
@@ -142,7 +145,7 @@ class TraceOperations(pyfuse3.Operations):
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
         data = pyfuse3.StatvfsData()
         data.f_bsize = data.f_frsize = _BLOCK_SIZE
-        data.f_namemax = 255
+        data.f_namemax = _NAME_MAX
         return data
 
     # --- directories ---------------------------------------------------------------------------

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import logging
 import os
+import re
 import select
 import shutil
+import stat
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +18,13 @@ from typing import NamedTuple
 
 import trio
 
+log = logging.getLogger(__name__)
+
 FS_TYPE = "fuse.hyptracefs"
 FUSE_DEVICE = Path("/dev/fuse")
 
 _MOUNTINFO = Path("/proc/self/mountinfo")
-_ESCAPES = {"\\040": " ", "\\011": "\t", "\\012": "\n", "\\134": "\\"}
+_ESCAPED = re.compile(rb"\\([0-7]{3})")
 
 
 class MountError(Exception):
@@ -33,18 +39,19 @@ class Mount(NamedTuple):
     fs_type: str
 
 
-def _unescape(text: str) -> str:
-    for escape, character in _ESCAPES.items():
-        text = text.replace(escape, character)
-    return text
+def _unescape(text: bytes) -> str:
+    return os.fsdecode(_ESCAPED.sub(lambda match: bytes([int(match[1], 8)]), text))
 
 
 def mounts() -> Iterator[Mount]:
     """All mounts of our namespace, later ones on top of earlier ones."""
-    for line in _MOUNTINFO.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
-        fields, _, rest = line.partition(" - ")
-        columns = fields.split()
-        yield Mount(columns[2], _unescape(columns[4]), rest.split()[0])
+    # Bytes: a path may hold any of them, and the kernel escapes blank, tab, newline and
+    # backslash only. What else Python takes for a blank or an end of line is part of it.
+    for line in _MOUNTINFO.read_bytes().split(b"\n"):
+        columns, _, rest = line.partition(b" - ")
+        fields = columns.split(b" ")
+        if rest:
+            yield Mount(fields[2].decode(), _unescape(fields[4]), _unescape(rest.split(b" ")[0]))
 
 
 def mount_at(mountpoint: str) -> Mount | None:
@@ -56,26 +63,52 @@ def mount_at(mountpoint: str) -> Mount | None:
     return found
 
 
+def _check_directory(mountpoint: str) -> None:
+    try:
+        status = Path(mountpoint).stat()
+    except FileNotFoundError:
+        remedy = f"make it, with: mkdir -p {mountpoint}"
+        raise MountError(f"{mountpoint} does not exist: {remedy}") from None
+    except OSError as error:
+        if error.errno in (errno.ENOTCONN, errno.ECONNABORTED):
+            remedy = f"remove it first, with: umount -l {mountpoint}"
+            raise MountError(f"{mountpoint} is a dead mount: {remedy}") from None
+        raise MountError(f"{mountpoint}: {error.strerror}: choose a directory of yours") from None
+    if not stat.S_ISDIR(status.st_mode):
+        raise MountError(f"{mountpoint} is not a directory: choose one that is")
+
+
 def check_mountpoint(mountpoint: str) -> None:
     """Raises MountError for what is no place to mount on."""
-    try:
-        is_dir = Path(mountpoint).is_dir()
-    except OSError as error:
-        is_dir = False
-        if error.errno in (errno.ENOTCONN, errno.ECONNABORTED):
-            raise MountError(
-                f"{mountpoint} is a dead mount: remove it first, with: umount -l {mountpoint}"
-            ) from None
-    if not is_dir:
-        exists = os.path.lexists(mountpoint)
-        why = "is not a directory" if exists else "does not exist: make it, with: mkdir -p"
-        raise MountError(f"{mountpoint} {why}{'' if exists else ' ' + mountpoint}")
+    _check_directory(mountpoint)
     above = mount_at(mountpoint)
     if above is not None and above.fs_type == FS_TYPE:
         raise MountError(
             f"{mountpoint} is a mount of hyptracefs already: end that first, with: "
             f"umount {mountpoint}"
         )
+
+
+def check_mounted(mountpoint: str) -> None:
+    """Raises MountError unless a hyptracefs that answers is mounted there."""
+    try:
+        Path(mountpoint).stat()
+    except OSError as error:
+        raise MountError(f"{mountpoint}: mounted, but does not answer: {error.strerror}") from None
+    mount = mount_at(mountpoint)
+    if mount is None or mount.fs_type != FS_TYPE:
+        raise MountError(f"{mountpoint}: mounted, but ended at once: run it with -d to see why")
+
+
+@contextmanager
+def reserved(mountpoint: str) -> Iterator[None]:
+    """Nobody else mounts there meanwhile: for checking and mounting as one step."""
+    directory = os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(directory)
 
 
 def check_fuse() -> None:
@@ -116,13 +149,20 @@ class OwnMount:
 
     def is_there(self) -> bool:
         """Whether an umount of the mountpoint would remove our mount, and no other."""
-        mount = mount_at(self._mountpoint)
+        return self._is_on_top(self._mountpoint)
+
+    def _is_on_top(self, where: str) -> bool:
+        mount = mount_at(where)
         return mount is not None and mount.device == self._device
 
     def detach(self) -> None:
-        """Remove what a lost connection has left behind, dead."""
-        if self.is_there():
-            subprocess.run(["fusermount3", "-u", "-z", self._mountpoint], check=False)
+        """Remove what is left of it, dead, here and where it was bound or moved to."""
+        ours = [mount.mountpoint for mount in mounts() if mount.device == self._device]
+        for where in reversed(ours):
+            if self._is_on_top(where):
+                subprocess.run(["fusermount3", "-u", "-z", where], check=False)
+            else:
+                log.warning("%r: something is mounted over our mount: it stays, dead", where)
 
     async def wait_gone(self, fuse_fd: int) -> str:
         """Wait until it has gone, also if somebody still has a file of it open; says how.

@@ -68,18 +68,15 @@ _FUSE_OPTIONS = frozenset(
         "allow_other",
         "allow_root",
         "auto_unmount",
-        "blkdev",
         "default_permissions",
         "dirsync",
         "fsname",
-        "max_read",
         "noatime",
         "nodiratime",
         "nodev",
         "noexec",
         "nosuid",
         "ro",
-        "subtype",
         "sync",
     ]
 )
@@ -95,6 +92,7 @@ _IGNORED_OPTIONS = frozenset(
         "diratime",
         "exec",
         "group",
+        "lazytime",
         "noauto",
         "nofail",
         "norelatime",
@@ -113,7 +111,7 @@ _IGNORED_OPTIONS = frozenset(
 
 
 def _known() -> str:
-    return ", ".join([*OPTIONS, "and those of mount.fuse3(8)"])
+    return ", ".join([*OPTIONS, *sorted(_FUSE_OPTIONS)])
 
 
 def _with(options: Options, text: str) -> Options:
@@ -144,3 +142,8 @@ def options_help() -> str:
     return "\n".join(
         f"  {f'{name}={option.metavar}':<18}{option.help}" for name, option in OPTIONS.items()
     )
+
+
+def fuse_options_help() -> str:
+    """The names of the options that are libfuse's."""
+    return " ".join(sorted(_FUSE_OPTIONS))

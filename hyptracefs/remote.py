@@ -170,23 +170,31 @@ class Remote:
     async def _give_back(buffer: RingBuffer) -> None:
         """In a thread: for a large buffer it takes long. Also when run() is being cancelled."""
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(buffer.close)
+            try:
+                await trio.to_thread.run_sync(buffer.close)
+            except RuntimeError:  # no thread to be had: the limit of processes
+                buffer.close()
 
     async def _load(self) -> None:
         """Within a transition. Raises OSError E2BIG, ENOMEM, or what the hypervisor says."""
         if self.loaded:
             return
         geometry = Geometry(self.cpus, pages_for(self.size_kb))
-        memory = await trio.to_thread.run_sync(Memory, geometry.size)
+        # In a thread: to allocate, describe and load a large buffer takes long.
+        memory = await trio.to_thread.run_sync(self._load_memory, geometry)
+        conduit = self._hypercalls.conduit
+        self._buffer = RingBuffer(memory, geometry, self._table, conduit, HOST_CPU)
+
+    def _load_memory(self, geometry: Geometry) -> Memory:
+        memory = Memory(geometry.size)
         try:
             descriptor = geometry.descriptor()
             address = descriptor_address(descriptor)
             self._hypercalls.load(address, len(descriptor), memory.fd)
-        except OSError:
+        except BaseException:
             memory.close()
             raise
-        conduit = self._hypercalls.conduit
-        self._buffer = RingBuffer(memory, geometry, self._table, conduit, HOST_CPU)
+        return memory
 
     async def set_size(self, size_kb: int) -> None:
         """KiB per CPU, from the next load on. Raises OSError EINVAL, and EBUSY while loaded."""
@@ -223,6 +231,7 @@ class Remote:
             self._hypercalls.enable(on=False)
             self._stop_clock()
             self.tracing_on = False
+            self._poll_once()
 
     async def _start_clock(self) -> None:
         estimator = clock.ClockEstimator(clock_snapshot())
@@ -273,12 +282,13 @@ class Remote:
         return range(self.cpus) if cpu == ALL_CPUS else [cpu]
 
     def reset(self, cpu: int = ALL_CPUS) -> None:
-        """Forget events; tracing goes on. Nothing to do while unloaded."""
+        """Forget events; tracing goes on. Unloads if nothing else is in the way."""
         if self._buffer is None:
             return
         for each in self._cpus(cpu):
             self._hypercalls.reset(each)
             self._buffer.reset(each)
+        self._try_unload()
 
     async def open_reader(self, cpu: int = ALL_CPUS) -> Reader:
         """A consuming reader; loads the buffer if needed. Close it with close()."""
@@ -302,13 +312,16 @@ class Remote:
             if lot and buffer.unread(cpu):
                 lot.unpark_all()
 
+    def _poll_once(self) -> None:
+        if self._buffer is not None and self._buffer.poll():
+            self._wake(self._buffer)
+
     async def _poll(self) -> None:
         while True:
             await self._waiting.wait()
             while any(self._lots.values()):
                 await trio.sleep(self._poll_s)
-                if self._buffer is not None and self._buffer.poll():
-                    self._wake(self._buffer)
+                self._poll_once()
             self._waiting = trio.Event()
 
 

@@ -15,7 +15,7 @@ from hyptracefs.events import compile_events
 from hyptracefs.fuse import TraceOperations
 from hyptracefs.fuse_hook import FuseHook, pyfuse3
 from hyptracefs.hypercalls import Hypercalls
-from hyptracefs.mounts import MountError, OwnMount
+from hyptracefs.mounts import MountError, OwnMount, check_mountpoint, reserved
 from hyptracefs.options import Options
 from hyptracefs.remote import Remote
 from hyptracefs.tree import Tree
@@ -44,10 +44,10 @@ def _cpus(options: Options) -> int:
 
 
 def _fuse_options(request: MountRequest) -> set[str]:
-    names = {option.partition("=")[0] for option in request.options.fuse}
-    ours = {"fsname": request.source, "subtype": "hyptracefs"}
-    added = {f"{name}={value}" for name, value in ours.items() if name not in names}
-    return {*pyfuse3.default_options, *request.options.fuse, *added}
+    ours = {*pyfuse3.default_options, "subtype=hyptracefs"}
+    if not any(option.startswith("fsname=") for option in request.options.fuse):
+        ours.add(f"fsname={request.source}")
+    return ours | request.options.fuse
 
 
 async def _end_on_signal(scope: trio.CancelScope) -> None:
@@ -73,12 +73,18 @@ async def _serve_session(remote: Remote, mount: OwnMount) -> None:
 
 
 def _mount(operations: TraceOperations, request: MountRequest) -> OwnMount:
-    try:
-        pyfuse3.init(operations, request.mountpoint, _fuse_options(request))
-    except RuntimeError as error:
-        # libfuse has written why to stderr.
-        raise MountError(f"{request.mountpoint}: cannot be mounted: {error}") from None
-    return OwnMount(request.mountpoint)
+    with reserved(request.mountpoint):
+        check_mountpoint(request.mountpoint)
+        try:
+            pyfuse3.init(operations, request.mountpoint, _fuse_options(request))
+        except RuntimeError as error:
+            # libfuse has written why to stderr.
+            raise MountError(f"{request.mountpoint}: cannot be mounted: {error}") from None
+        try:
+            return OwnMount(request.mountpoint)
+        except BaseException:
+            pyfuse3.close(unmount=True)
+            raise
 
 
 def serve(request: MountRequest, ready: Callable[[], None]) -> None:
@@ -100,3 +106,4 @@ def serve(request: MountRequest, ready: Callable[[], None]) -> None:
         finally:
             pyfuse3.close(unmount=mount.is_there())
             mount.detach()
+        log.info("ended")

@@ -170,7 +170,7 @@ def can_mount() -> bool:
 def mounted(directory: Path, *options: str) -> Iterator[Mount]:
     """A mount under `directory`, gone afterwards whatever happens."""
     where = directory / "mnt"
-    where.mkdir()
+    where.mkdir(parents=True)
     mount = Mount(where, directory / "log", *options)
     try:
         yield mount

@@ -43,7 +43,7 @@ def test_wrong_usage_is_status_2_and_one_line(
     [
         ("nosuch", "does not exist: make it, with: mkdir -p "),
         ("file", "is not a directory"),
-        ("file/below", "does not exist"),
+        ("file/below", "Not a directory: choose"),
         ("dangling", "does not exist"),
     ],
 )

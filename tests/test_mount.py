@@ -179,6 +179,22 @@ def test_nonblocking_is_seen_at_each_read(idle: Mount) -> None:
         os.close(pipe)
 
 
+def test_a_stopped_server_does_not_catch_up_in_a_burst(mount: Mount) -> None:
+    mount.trace()
+    reader = subprocess.Popen(
+        ["cat", str(mount.top / "per_cpu/cpu1/trace_pipe")], stdout=subprocess.PIPE
+    )
+    assert reader.stdout is not None
+    first = reader.stdout.readline()
+    mount.server.send_signal(signal.SIGSTOP)
+    threading.Event().wait(1)  # three turns of the replay
+    mount.server.send_signal(signal.SIGCONT)
+    lines = first + b"".join(reader.stdout.readline() for _ in range(len(recorded())))
+    reader.kill()
+    reader.communicate()
+    assert is_replay([line.what for line in parse(lines.decode())], recorded())
+
+
 # --- ways to end ----------------------------------------------------------------------------
 
 

@@ -122,6 +122,54 @@ def test_a_second_mount_at_the_same_place_is_refused(tmp_path: Path) -> None:
         refused(done, 1, "already", f"umount {mount.path}")
 
 
+def test_two_at_once_at_the_same_place_give_one_mount(where: Path) -> None:
+    both = [
+        subprocess.Popen([*COMMAND, "model", str(where)], stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    errors = [process.communicate(timeout=PATIENCE_S)[1] for process in both]
+    assert sorted(process.returncode for process in both) == [0, 1]
+    assert sum("is a mount of hyptracefs already" in error for error in errors) == 1
+    assert len(servers_of(where)) == 1
+
+
+def test_a_log_that_cannot_be_opened(where: Path) -> None:
+    done = run(*COMMAND, "model", str(where), "-o", "log=/nonexistent/log")
+    refused(done, 1, "/nonexistent/log")
+    assert fstype(where) is None
+
+
+ODD = "a\rb \u00a0\x0b\u2028c\\040"
+
+
+def test_odd_names_in_the_mount_table_are_no_obstacle(where: Path, tmp_path: Path) -> None:
+    odd = tmp_path / ODD
+    odd.mkdir()
+    assert run("mount", "-t", "tmpfs", "none", str(odd)).returncode == 0
+    try:
+        assert run(*COMMAND, "model", str(where)).returncode == 0
+        assert run("umount", "-l", str(where)).returncode == 0
+        until(lambda: not servers_of(where), "the server to end")
+    finally:
+        assert run("umount", str(odd)).returncode == 0
+
+
+def test_a_mountpoint_may_have_an_odd_name(tmp_path: Path) -> None:
+    odd = tmp_path / ODD
+    odd.mkdir()
+    with mounted(odd) as mount:
+        assert mount.is_mounted()
+        assert mount.read("tracing_on") == "0\n"
+
+
+def test_a_bind_mount_goes_with_the_mount(where: Path, tmp_path: Path) -> None:
+    with mounted(tmp_path / "ours") as mount:
+        assert run("mount", "--bind", str(mount.path), str(where)).returncode == 0
+        mount.server.terminate()
+        assert mount.wait_ended() == 0
+        assert fstype(where) is None
+
+
 def test_without_a_device(where: Path) -> None:
     script = 'mount -t tmpfs none /dev && exec "$@"'
     done = run("unshare", "-m", "bash", "-c", script, "-", *COMMAND, "model", str(where))

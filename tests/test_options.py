@@ -26,8 +26,8 @@ from hyptracefs.options import OPTIONS, Options, UsageError, options_help, parse
             Options(fuse=frozenset(["nosuid"])),
         ),
         (
-            ["allow_other,fsname=a=b,max_read=4096"],
-            Options(fuse=frozenset(["allow_other", "fsname=a=b", "max_read=4096"])),
+            ["allow_other,fsname=a=b,ro"],
+            Options(fuse=frozenset(["allow_other", "fsname=a=b", "ro"])),
         ),
         (["x-anything=1"], Options()),
     ],

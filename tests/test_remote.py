@@ -457,6 +457,19 @@ async def test_blocked_reader_wakes_when_an_event_comes(remote: Remote, cpu: int
     assert remote.statistics().waiting == 0
 
 
+async def test_stopping_wakes_readers_without_waiting_for_the_next_poll() -> None:
+    async with running(poll_ms=10_000) as made:
+        await start_with(made.remote, "selftest")
+        reader = await made.remote.open_reader()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reader.wait)
+            await trio.testing.wait_all_tasks_blocked()
+            write_ids(made.remote, [1])
+            assert made.remote.statistics().waiting == 1
+            await made.remote.stop_tracing()
+            assert made.remote.statistics().waiting == 0
+
+
 async def test_event_of_another_cpu_wakes_nobody(remote: Remote) -> None:
     await start_with(remote, "selftest")
     other, everything = await remote.open_reader(0), await remote.open_reader()
@@ -513,14 +526,25 @@ async def test_reset_forgets_events_and_losses_and_tracing_goes_on(remote: Remot
     assert texts(parse_lines(all_text(fresh))) == selftests(range(5))
 
 
-async def test_reset_stays_loaded_as_v1_does(remote: Remote) -> None:
+async def test_reset_stays_loaded_while_tracing(remote: Remote) -> None:
+    await start_with(remote, "selftest")
+    write_ids(remote, [1])
+    remote.reset()
+    assert remote.loaded
+    await remote.stop_tracing()
+    assert not remote.loaded
+
+
+async def test_reset_unloads_when_unread_events_were_all_that_was_in_the_way(
+    remote: Remote,
+) -> None:
     await start_with(remote, "selftest")
     write_ids(remote, [1])
     await remote.stop_tracing()
-    remote.reset()
     assert remote.loaded
-    (await remote.open_reader()).close()
+    remote.reset()
     assert not remote.loaded
+    await remote.set_size(64)
 
 
 async def test_reset_of_one_cpu_leaves_the_others(remote: Remote) -> None:

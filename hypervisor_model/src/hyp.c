@@ -108,6 +108,9 @@ void hyp_destroy(struct hyp *hyp)
 	hyp_unload(hyp);
 	for (u32 nr = 0; nr < hyp->nr_cpus; nr++)
 		pcpu_deinit(&hyp->pcpus[nr]);
+	pthread_mutex_destroy(&hyp->lock);
+	pthread_mutex_destroy(&hyp->park_lock);
+	pthread_cond_destroy(&hyp->unpark);
 	free(hyp->pcpus);
 	free(hyp);
 }

@@ -12,6 +12,8 @@
 #define NSEC_PER_SEC 1000000000ULL
 /* Shorter waits than this are spun: sleeping would take longer, and blur the pace. */
 #define SPIN_NS 20000U
+/* A step that is later than this moves all that follow. */
+#define MAX_DELAY_NS 10000000U
 
 static u64 monotonic_ns(void)
 {
@@ -148,13 +150,28 @@ static void take_step(struct pcpu *pcpu, const struct pcpu_step *step)
 		pthread_cond_broadcast(&pcpu->in_host);
 }
 
-/* One turn, beginning at @start; false when it was cut short, in the host if not stopping. */
-static bool play_turn(struct pcpu *pcpu, u64 start, u32 generation)
+/*
+ * After a long delay (a stopped process, a starved thread) the script goes on at its own
+ * pace, later; to catch up would be a burst that nobody recorded.
+ */
+static void forget_delay(u64 *start, u64 due)
+{
+	u64 now = monotonic_ns();
+
+	if (now > due + MAX_DELAY_NS)
+		*start += now - due;
+}
+
+/* One turn, beginning at *@start; false when it was cut short, in the host if not stopping. */
+static bool play_turn(struct pcpu *pcpu, u64 *start, u32 generation)
 {
 	for (u32 i = 0; i < pcpu->nr_steps; i++) {
-		wait_for_step(pcpu, start + pcpu->steps[i].at, generation);
+		u64 due = *start + pcpu->steps[i].at;
+
+		wait_for_step(pcpu, due, generation);
 		if (interrupted(pcpu, generation))
 			return false;
+		forget_delay(start, due);
 		take_step(pcpu, &pcpu->steps[i]);
 	}
 	return true;
@@ -170,7 +187,7 @@ static void *pcpu_run(void *arg)
 		u32 generation = park(pcpu);
 		u64 start = monotonic_ns();
 
-		while (!stopping(pcpu) && play_turn(pcpu, start, generation))
+		while (!stopping(pcpu) && play_turn(pcpu, &start, generation))
 			start += pcpu->period;
 	}
 	pcpu->away = false;
