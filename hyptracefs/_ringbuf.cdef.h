@@ -85,6 +85,8 @@ struct reader {
 };
 
 struct reader_carry {
+	uint32_t offset;
+	uint32_t length;
 	...;
 };
 

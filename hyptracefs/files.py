@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,10 @@ class OpenFile:
     async def write(self, data: bytes) -> None:
         """Take `data` as a whole; where in the file it is written does not matter."""
         raise OSError(errno.EINVAL, "this file cannot be written")
+
+    def poll(self, tell: Callable[[], None] | None) -> int:
+        """Give the POLL* events that hold now. If none does, `tell` is called once one may."""
+        return select.POLLIN | select.POLLRDNORM | select.POLLOUT | select.POLLWRNORM
 
     def release(self) -> None:
         """Close. Acts at once, without waiting."""
@@ -217,6 +222,13 @@ class _OpenPipe(OpenFile):
                 raise BlockingIOError(errno.EAGAIN, "no events")
             await self._reader.wait()
         return data
+
+    def poll(self, tell: Callable[[], None] | None) -> int:
+        if self._reader.readable():
+            return select.POLLIN | select.POLLRDNORM
+        if tell is not None:
+            self._reader.watch(tell)
+        return 0
 
     def release(self) -> None:
         self._reader.close()

@@ -200,6 +200,17 @@ class TraceOperations(pyfuse3.Operations):
         return len(buf)
 
     @_guarded
+    async def poll(
+        self,
+        inode: pyfuse3.InodeT,
+        fh: pyfuse3.FileHandleT,
+        poll_handle: pyfuse3.PollHandle | None,
+        ctx: pyfuse3.RequestContext,
+    ) -> int:
+        # Never ENOSYS, for no file: the kernel would take all files for always ready.
+        return self._files[fh].poll(None if poll_handle is None else poll_handle.notify)
+
+    @_guarded
     async def flush(self, fh: pyfuse3.FileHandleT) -> None:
         """Comes once per close of any copy of a descriptor: nothing ends here."""
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -57,6 +57,7 @@ class RemoteStatistics:
     tracing_on: bool
     readers: int
     waiting: int  # readers that wait for events
+    watching: int  # readers that want to be told of events
     cpus: tuple[Stats, ...]  # none while unloaded
 
 
@@ -87,6 +88,7 @@ class Remote:
         self._transition_lock = trio.Lock()
         self._waiting = trio.Event()  # set while somebody waits for events
         self._lots: dict[int, trio.lowlevel.ParkingLot] = {}
+        self._watchers: dict[Reader, Callable[[], None]] = {}
         self._clock_scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
 
@@ -132,6 +134,7 @@ class Remote:
             tracing_on=self.tracing_on,
             readers=self._readers,
             waiting=sum(len(lot) for lot in self._lots.values()),
+            watching=len(self._watchers),
             cpus=tuple(buffer.statistics(cpu) for cpu in range(self.cpus)) if buffer else (),
         )
 
@@ -297,8 +300,9 @@ class Remote:
             self._readers += 1
         return Reader(self, cpu)
 
-    def reader_closed(self) -> None:
+    def reader_closed(self, reader: Reader) -> None:
         """For Reader.close()."""
+        self._watchers.pop(reader, None)
         self._readers -= 1
         self._try_unload()
 
@@ -307,10 +311,20 @@ class Remote:
         self._waiting.set()
         await self._lots.setdefault(cpu, trio.lowlevel.ParkingLot()).park()
 
+    def watch(self, reader: Reader, tell: Callable[[], None]) -> None:
+        """Call `tell`, once, when a poll has seen unread events for `reader`.
+
+        Replaces what `reader` had asked to be called before.
+        """
+        self._watchers[reader] = tell
+        self._waiting.set()
+
     def _wake(self, buffer: RingBuffer) -> None:
         for cpu, lot in self._lots.items():
             if lot and buffer.unread(cpu):
                 lot.unpark_all()
+        for reader in [reader for reader in self._watchers if buffer.unread(reader.cpu)]:
+            self._watchers.pop(reader)()
 
     def _poll_once(self) -> None:
         if self._buffer is not None and self._buffer.poll():
@@ -319,7 +333,7 @@ class Remote:
     async def _poll(self) -> None:
         while True:
             await self._waiting.wait()
-            while any(self._lots.values()):
+            while self._watchers or any(self._lots.values()):
                 await trio.sleep(self._poll_s)
                 self._poll_once()
             self._waiting = trio.Event()
@@ -329,22 +343,32 @@ class Reader:
     """An open file that consumes events. Holds the buffer loaded until close()."""
 
     def __init__(self, remote: Remote, cpu: int) -> None:
+        self.cpu = cpu
         self._remote = remote
-        self._cpu = cpu
         self._carry = Carry()
 
     def try_read_text(self, size: int) -> memoryview:
         """Lines, up to `size` bytes; empty when there are none. Valid until the next read."""
-        return self._remote.buffer.read_text(self._cpu, self._carry, size)
+        return self._remote.buffer.read_text(self.cpu, self._carry, size)
 
     def try_read_raw(self, size: int) -> memoryview:
         """Page images, up to `size` bytes; otherwise like try_read_text()."""
-        return self._remote.buffer.read_raw(self._cpu, self._carry, size)
+        return self._remote.buffer.read_raw(self.cpu, self._carry, size)
 
     async def wait(self) -> None:
         """Wait until there may be something to read."""
-        await self._remote.wait_for_events(self._cpu)
+        await self._remote.wait_for_events(self.cpu)
+
+    def readable(self) -> bool:
+        """Whether a read would give something now."""
+        return bool(self._carry) or (
+            self._remote.buffer.poll() and self._remote.buffer.unread(self.cpu) > 0
+        )
+
+    def watch(self, tell: Callable[[], None]) -> None:
+        """Call `tell`, once, when there may be something to read."""
+        self._remote.watch(self, tell)
 
     def close(self) -> None:
         """Let go; unloads if this was the last reason to stay. Once only."""
-        self._remote.reader_closed()
+        self._remote.reader_closed(self)

@@ -242,6 +242,11 @@ class Carry:
     def __init__(self) -> None:
         self.c = ffi.new("struct reader_carry *")
 
+    def __bool__(self) -> bool:
+        """Whether anything is owed."""
+        owed: bool = self.c.offset < self.c.length
+        return owed
+
 
 class RingBuffer:
     """The loaded buffers of all CPUs, for reading.

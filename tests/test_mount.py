@@ -6,11 +6,12 @@ import errno
 import fcntl
 import os
 import re
+import select
 import signal
 import struct
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -193,6 +194,57 @@ def test_a_stopped_server_does_not_catch_up_in_a_burst(mount: Mount) -> None:
     reader.kill()
     reader.communicate()
     assert is_replay([line.what for line in parse(lines.decode())], recorded())
+
+
+def _wait_with_select(fd: int) -> bool:
+    return bool(select.select([fd], [], [], PATIENCE_S)[0])
+
+
+def _wait_with_poll(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(PATIENCE_S * 1000))
+
+
+def _wait_with_epoll(fd: int, flags: int = 0) -> bool:
+    with select.epoll() as epoll:
+        epoll.register(fd, select.EPOLLIN | flags)
+        return bool(epoll.poll(PATIENCE_S))
+
+
+@pytest.mark.parametrize("name", ["trace_pipe", "per_cpu/cpu{}/trace_pipe_raw"])
+@pytest.mark.parametrize(
+    "wait",
+    [
+        _wait_with_select,
+        _wait_with_poll,
+        _wait_with_epoll,
+        partial(_wait_with_epoll, flags=select.EPOLLET),
+    ],
+    ids=["select", "poll", "epoll", "epoll-edge"],
+)
+def test_waiting_for_a_pipe_ends_with_an_event(
+    idle: Mount, name: str, wait: Callable[[int], bool]
+) -> None:
+    idle.write("events/hypervisor/selftest/enable", "1")
+    idle.write("tracing_on", "1")
+    cpu = max(os.sched_getaffinity(0))
+    pipe = os.open(idle.top / name.format(cpu % 2), os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert select.select([pipe], [], [], 0) == ([], [], [])
+        emit = f"sleep 0.1; exec taskset -c {cpu} bash -c 'echo > selftest_event'"
+        event = subprocess.Popen(["bash", "-c", emit], cwd=idle.top)
+        assert wait(pipe)
+        event.wait()
+        assert os.read(pipe, PAGE)
+        assert select.select([pipe], [], [], 0) == ([], [], [])
+    finally:
+        os.close(pipe)
+
+
+def test_other_files_are_always_ready(idle: Mount) -> None:
+    with (idle.top / "tracing_on").open("r+b", buffering=0) as file:
+        assert select.select([file], [file], [], 0) == ([file], [file], [])
 
 
 # --- ways to end ----------------------------------------------------------------------------

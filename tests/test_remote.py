@@ -470,6 +470,38 @@ async def test_stopping_wakes_readers_without_waiting_for_the_next_poll() -> Non
             assert made.remote.statistics().waiting == 0
 
 
+async def test_watcher_is_told_once_of_events_of_its_cpu(remote: Remote) -> None:
+    await start_with(remote, "selftest")
+    reader = await remote.open_reader(1)
+    told = trio.Event()
+    assert not reader.readable()
+    reader.watch(told.set)
+    assert remote.statistics().watching == 1
+    write_ids(remote, [1], cpu=0)
+    write_ids(remote, [2], cpu=1)
+    await told.wait()
+    assert reader.readable()
+    assert remote.statistics().watching == 0
+
+
+async def test_rest_of_a_line_is_readable(remote: Remote) -> None:
+    await start_with(remote, "selftest")
+    reader = await remote.open_reader()
+    write_ids(remote, [1])
+    reader.try_read_text(1)
+    assert reader.readable()
+    reader.try_read_text(1000)
+    assert not reader.readable()
+
+
+async def test_closed_reader_is_told_nothing(remote: Remote) -> None:
+    await start_with(remote, "selftest")
+    reader = await remote.open_reader()
+    reader.watch(pytest.fail)
+    reader.close()
+    assert remote.statistics().watching == 0
+
+
 async def test_event_of_another_cpu_wakes_nobody(remote: Remote) -> None:
     await start_with(remote, "selftest")
     other, everything = await remote.open_reader(0), await remote.open_reader()
