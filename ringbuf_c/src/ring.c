@@ -46,6 +46,8 @@ static void reset_page(struct simple_buffer_page *bpage)
 static void drop_head(struct simple_rb_per_cpu *rb, struct simple_buffer_page *tail, u32 next)
 {
 	struct simple_buffer_page *lost = &rb->bpages[next];
+	/* pairs with the exchange in put_reader_in_place(): the page that was put there */
+	u32 new_head = link_page(smp_load_acquire(&lost->next));
 
 	WRITE_ONCE(rb->overrun, rb->overrun + lost->entries);
 	WRITE_ONCE(rb->meta->overrun, rb->overrun);
@@ -53,7 +55,7 @@ static void drop_head(struct simple_rb_per_cpu *rb, struct simple_buffer_page *t
 	smp_store_release(&rb->meta->pages_lost, ++rb->pages_lost);
 
 	/* pairs with the acquire load in find_head(): the overrun above */
-	smp_store_release(&lost->next, make_head_link(link_page(lost->next), rb->pages_lost));
+	smp_store_release(&lost->next, make_head_link(new_head, rb->pages_lost));
 	/* release: a swap that sees NORMAL here sees the HEAD one page on */
 	smp_store_release(&tail->next, make_link(next, LINK_NORMAL));
 }
