@@ -23,7 +23,7 @@ PATIENCE_S = 20
 
 RECORDING = Path(__file__).parents[1] / "hypervisor_model" / "data" / "pkvm-guest-session.txt"
 
-_LINE = re.compile(r"\[(\d{3})\]\t +(\d+)\.(\d{6}): (\w+)(?: (.*))?")
+_LINE = re.compile(r"\[(\d{3})\]\t(?=[ \d]{5,}\.) *(\d+)\.(\d{6}): (\w+)(?: (.*))?")
 
 
 @dataclass(frozen=True)

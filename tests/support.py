@@ -143,7 +143,7 @@ class LostLine(NamedTuple):
     lost: int
 
 
-_LINE = re.compile(r"\[(\d{3,})\]\t([ \d]{4}\d)\.(\d{6}): (.*)")
+_LINE = re.compile(r"\[(\d{3,})\]\t(?=[ \d]{5,}\.)( *\d+)\.(\d{6}): (.*)")
 _LOST = re.compile(r"CPU:(\d+) \[LOST (\d+) EVENTS\]")
 
 
