@@ -14,6 +14,7 @@ int hyp_set_script(struct hyp *hyp, uint32_t cpu, const struct pcpu_step *steps,
 int hyp_start(struct hyp *hyp);
 void hyp_destroy(struct hyp *hyp);
 uintptr_t hyp_conduit_address(struct hyp *hyp);
+const char *hyp_writer_ordering(const struct hyp *hyp);
 
 struct hyp_event_field {
 	const char *type;

@@ -116,6 +116,11 @@ class Hypervisor:
         _check(result, f"script of CPU {cpu}")
 
     @property
+    def writer_ordering(self) -> str:
+        """What keeps writers in order with disable and reset: "membarrier" or "cmpxchg"."""
+        return _text(lib.hyp_writer_ordering(self._hyp))
+
+    @property
     def conduit(self) -> int:
         """Address of the hvc_conduit through which the host calls. Valid until close()."""
         if self._hyp is None:

@@ -96,6 +96,7 @@ struct reader_stats {
 	uint64_t skipped;
 	uint64_t broken_pages;
 	uint64_t pages_lost, pages_touched;
+	uint64_t dropped;
 	int64_t swap_error;
 };
 

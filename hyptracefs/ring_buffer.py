@@ -233,6 +233,7 @@ class Stats:
     broken_pages: int
     pages_lost: int
     pages_touched: int
+    dropped: int
     swap_error: int
 
 

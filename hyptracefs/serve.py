@@ -102,6 +102,7 @@ def serve(request: MountRequest, ready: Callable[[], None]) -> None:
         mount = _mount(operations, request)
         try:
             FuseHook.check()
+            log.info("writers: %s", hypervisor.writer_ordering)
             trio.run(_serve_session, remote, mount)
         finally:
             pyfuse3.close(unmount=mount.is_there())

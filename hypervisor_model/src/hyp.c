@@ -1,8 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <linux/membarrier.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "internal.h"
+
+/* Every thread of this process that runs on another CPU passes a full barrier. */
+static void membarrier_expedited(void)
+{
+	syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+}
+
+/* Once registered it cannot fail. NULL: an old kernel, or a sandbox that forbids it. */
+static void (*register_membarrier(void))(void)
+{
+	if (syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0))
+		return NULL;
+	return membarrier_expedited;
+}
 
 static int init_pcpus(struct hyp *hyp)
 {
@@ -34,6 +51,7 @@ int hyp_create(u32 nr_cpus, struct hyp **out)
 	memset(hyp->pcpus, 0, size);
 	hyp->nr_cpus = nr_cpus;
 	hyp->conduit.hvc = hyp_hvc;
+	hyp->membarrier = register_membarrier();
 	pthread_mutex_init(&hyp->lock, NULL);
 	pthread_mutex_init(&hyp->park_lock, NULL);
 	pthread_cond_init(&hyp->unpark, NULL);
@@ -123,4 +141,9 @@ struct hvc_conduit *hyp_conduit(struct hyp *hyp)
 u32 hyp_nr_cpus(const struct hyp *hyp)
 {
 	return hyp->nr_cpus;
+}
+
+const char *hyp_writer_ordering(const struct hyp *hyp)
+{
+	return hyp->membarrier ? "membarrier" : "cmpxchg";
 }

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The eight hypercalls (SPEC C). Handlers run on a pCPU, under hyp->lock. */
-#include <sched.h>
-
 #include "internal.h"
 
 static struct simple_rb_per_cpu *ring_of(struct hyp *hyp, u64 cpu)
@@ -51,11 +49,11 @@ static int handle_reset(struct pcpu *pcpu, const struct hvc_regs *regs)
 /* Nobody may still use the bank that is going to be overwritten (SPEC C.6). */
 static void wait_for_writers(struct hyp *hyp)
 {
-	for (u32 cpu = 0; cpu < hyp->nr_cpus; cpu++) {
-		/* pairs with the release in simple_ring_buffer_commit() */
-		while (smp_load_acquire(&hyp->pcpus[cpu].trace.rb.status) == SIMPLE_RB_WRITING)
-			sched_yield();
-	}
+	/* [membarrier] one is enough for the writers of all CPUs */
+	if (hyp->membarrier)
+		hyp->membarrier();
+	for (u32 cpu = 0; cpu < hyp->nr_cpus; cpu++)
+		simple_ring_buffer_wait_writer(ring_of(hyp, cpu));
 }
 
 static int handle_update_clock(struct pcpu *pcpu, const struct hvc_regs *regs)

@@ -55,6 +55,8 @@ struct hyp {
 	pthread_mutex_t park_lock;
 	pthread_cond_t unpark;
 	u32 generation; /* counts changes of what could be recorded; atomic */
+
+	void (*membarrier)(void); /* NULL: this machine has none */
 };
 
 static inline bool hyp_loaded(const struct hyp *hyp)

@@ -58,7 +58,7 @@ static bool records_script(const struct pcpu *pcpu)
 {
 	const u32 *enabled = pcpu->hyp->enabled;
 
-	return READ_ONCE(pcpu->trace.rb.status) != SIMPLE_RB_UNAVAILABLE &&
+	return simple_ring_buffer_status(&pcpu->trace.rb) != SIMPLE_RB_UNAVAILABLE &&
 	       (READ_ONCE(enabled[HYP_EVENT_INDEX_hyp_enter]) ||
 		READ_ONCE(enabled[HYP_EVENT_INDEX_hyp_exit]));
 }
@@ -225,6 +225,7 @@ int pcpu_init(struct pcpu *pcpu, struct hyp *hyp, u32 nr)
 	pcpu->trace.clock = &hyp->clock;
 	pcpu->trace.enabled = hyp->enabled;
 	pcpu->trace.rb.relax = relax;
+	pcpu->trace.rb.membarrier = hyp->membarrier;
 	ret = init_monotonic_cond(&pcpu->kick);
 	if (!ret)
 		ret = -pthread_cond_init(&pcpu->in_host, NULL);

@@ -203,7 +203,7 @@ static void test_load_clears_meta(void **state)
 		const struct trace_buffer_meta *meta = host_meta(&host, cpu);
 
 		assert_int_equal(meta->meta_page_size, RB_PAGE_SIZE);
-		assert_int_equal(meta->meta_struct_len, 80);
+		assert_int_equal(meta->meta_struct_len, sizeof(*meta));
 		assert_int_equal(meta->entries | meta->overrun | meta->flags | meta->read, 0);
 		assert_int_equal(meta->reader.id | meta->reader.lost_events, 0);
 		for (u32 i = 1; i <= NR_PAGES; i++)

@@ -16,6 +16,6 @@ void trace_clock_update(struct trace_clock *clock, u32 mult, u32 shift, u64 epoc
 		.epoch_cyc = epoch_cyc,
 		.overflow = UINT64_MAX / mult,
 	};
-	/* pairs with the acquire load in trace_clock_convert() */
+	/* [publish_bank] pairs with [bank] */
 	smp_store_release(&clock->current, next);
 }

@@ -11,7 +11,7 @@ struct item {
 
 u32 rb_page_commit(const struct buffer_data_page *page, bool *broken)
 {
-	/* pairs with the release in simple_ring_buffer_commit(): the events */
+	/* [see_commit] pairs with [commit]: the events */
 	u64 commit = smp_load_acquire(&page->commit);
 
 	*broken = commit > RB_PAGE_CAPACITY;

@@ -38,7 +38,7 @@ static const struct buffer_data_page *reader_page(const struct reader_cpu *cpu)
 
 static void poll_cpu(struct reader_cpu *cpu)
 {
-	/* pairs with the release in simple_ring_buffer_commit(): the commits */
+	/* [see_entries] pairs with [entries]: the commits */
 	cpu->entries = smp_load_acquire(&cpu->meta->entries);
 	cpu->overrun = READ_ONCE(cpu->meta->overrun);
 }
@@ -123,7 +123,7 @@ static enum reader_next look_on_page(struct reader_cpu *cpu)
  */
 static bool owns_tail(const struct reader_cpu *cpu)
 {
-	/* pairs with the release in drop_head(): load it before pages_touched */
+	/* [see_lost] pairs with [pages_lost]: load it before pages_touched */
 	u64 lost = smp_load_acquire(&cpu->meta->pages_lost);
 	u64 touched = READ_ONCE(cpu->meta->pages_touched);
 
@@ -449,6 +449,14 @@ void reader_reset(struct reader *reader, u32 nr)
 	};
 }
 
+/* A field that not every producer has. */
+static u64 dropped_events(const struct trace_buffer_meta *meta)
+{
+	u32 need = offsetof(struct trace_buffer_meta, dropped) + sizeof(meta->dropped);
+
+	return READ_ONCE(meta->meta_struct_len) >= need ? READ_ONCE(meta->dropped) : 0;
+}
+
 void reader_stats(const struct reader *reader, u32 nr, struct reader_stats *stats)
 {
 	const struct reader_cpu *cpu = &reader->cpus[nr];
@@ -463,6 +471,7 @@ void reader_stats(const struct reader *reader, u32 nr, struct reader_stats *stat
 		.broken_pages = cpu->broken_pages,
 		.pages_lost = READ_ONCE(cpu->meta->pages_lost),
 		.pages_touched = READ_ONCE(cpu->meta->pages_touched),
+		.dropped = dropped_events(cpu->meta),
 		.swap_error = cpu->swap_error,
 	};
 }

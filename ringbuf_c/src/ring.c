@@ -32,9 +32,19 @@ static void cpu_relax(const struct simple_rb_per_cpu *rb)
 
 static void reset_page(struct simple_buffer_page *bpage)
 {
-	bpage->write = 0;
 	bpage->entries = 0;
 	WRITE_ONCE(bpage->page->commit, 0);
+}
+
+/* The writer goes on with @page, from its beginning. */
+static void set_tail(struct simple_rb_per_cpu *rb, u32 page)
+{
+	rb->tail = page;
+	rb->page = rb->bpages[page].page;
+	rb->write = 0;
+	rb->end = 0;
+	rb->first_entry = rb->entries;
+	reset_page(&rb->bpages[page]);
 }
 
 /* --- the writer's side -------------------------------------------------- */
@@ -46,27 +56,28 @@ static void reset_page(struct simple_buffer_page *bpage)
 static void drop_head(struct simple_rb_per_cpu *rb, struct simple_buffer_page *tail, u32 next)
 {
 	struct simple_buffer_page *lost = &rb->bpages[next];
-	/* pairs with the exchange in put_reader_in_place(): the page that was put there */
+	/* [lost_next] pairs with [put_reader]: the page that was put there */
 	u32 new_head = link_page(smp_load_acquire(&lost->next));
 
 	WRITE_ONCE(rb->overrun, rb->overrun + lost->entries);
 	WRITE_ONCE(rb->meta->overrun, rb->overrun);
-	/* pairs with the acquire load in owns_tail() of the host: pages_touched so far */
+	/* [pages_lost] pairs with [see_lost] of the host: pages_touched so far */
 	smp_store_release(&rb->meta->pages_lost, ++rb->pages_lost);
 
-	/* pairs with the acquire load in find_head(): the overrun above */
+	/* [new_head] pairs with [find_head]: the overrun above */
 	smp_store_release(&lost->next, make_head_link(new_head, rb->pages_lost));
-	/* release: a swap that sees NORMAL here sees the HEAD one page on */
+	/* [old_head] pairs with [find_head]: who sees NORMAL here sees the HEAD one page on */
 	smp_store_release(&tail->next, make_link(next, LINK_NORMAL));
 }
 
-struct simple_buffer_page *__simple_rb_move_tail(struct simple_rb_per_cpu *rb)
+static void move_tail(struct simple_rb_per_cpu *rb)
 {
 	struct simple_buffer_page *tail = &rb->bpages[rb->tail];
-	/* pairs with the exchange in put_reader_in_place(): the host has done with the page */
+	/* [tail_next] pairs with [put_reader]: the host has done with the page */
 	u64 link = smp_load_acquire(&tail->next);
 
-	/* A swap may replace the head until our exchange; then link is what it put there. */
+	tail->entries = (u32)(rb->entries - rb->first_entry);
+	/* [head_moving] A swap may replace the head until our exchange; then link is what it put there. */
 	while (link_flag(link) == LINK_HEAD) {
 		if (try_cmpxchg(&tail->next, &link, make_link(link_page(link), LINK_HEAD_MOVING)))
 			break;
@@ -74,34 +85,77 @@ struct simple_buffer_page *__simple_rb_move_tail(struct simple_rb_per_cpu *rb)
 	if (link_flag(link) == LINK_HEAD)
 		drop_head(rb, tail, link_page(link));
 
-	rb->tail = link_page(link);
-	reset_page(&rb->bpages[rb->tail]);
+	set_tail(rb, link_page(link));
 	WRITE_ONCE(rb->meta->pages_touched, ++rb->pages_touched);
-	return &rb->bpages[rb->tail];
+}
+
+/* Reserve @size bytes of the tail page for an event of this time. Returns where. */
+static u8 *take_room(struct simple_rb_per_cpu *rb, u32 size, u64 time_stamp)
+{
+	u8 *at = rb->page->data + rb->write;
+
+	rb->write += size;
+	rb->end = RB_PAGE_CAPACITY;
+	rb->write_stamp = time_stamp;
+	return at;
+}
+
+void *__simple_rb_reserve_slow(struct simple_rb_per_cpu *rb, u32 length, u64 time_stamp)
+{
+	u32 size = length + RB_EVENT_HEADER;
+	u64 delta = time_stamp - rb->write_stamp;
+	u32 extend = rb->write && delta > RB_TIME_DELTA_MASK ? RB_TIME_EXTEND_SIZE : 0;
+	u8 *at;
+
+	if (rb->write + extend + size > RB_PAGE_CAPACITY)
+		move_tail(rb);
+	if (!rb->write) {
+		rb->page->time_stamp = time_stamp;
+		delta = 0;
+		extend = 0;
+	}
+	at = take_room(rb, extend + size, time_stamp);
+	if (extend) {
+		at = __simple_rb_put_header(at, RB_TYPE_TIME_EXTEND, delta,
+					    (u32)(delta >> RB_TIME_DELTA_BITS));
+		delta = 0;
+	}
+	return __simple_rb_put_header(at, RB_TYPE_DATA_LONG, delta, length + (u32)sizeof(u32));
+}
+
+void __simple_rb_drop(struct simple_rb_per_cpu *rb)
+{
+	if (READ_ONCE(rb->enabled)) /* or the outer event has not begun */
+		WRITE_ONCE(rb->meta->dropped, ++rb->dropped);
 }
 
 /* --- the host's side, under the hypervisor's tracing lock ----------------- */
 
-/* Returns the status before: READY, or UNAVAILABLE. Waits for an event to end. */
-static u32 simple_rb_disable(struct simple_rb_per_cpu *rb)
+void simple_ring_buffer_wait_writer(const struct simple_rb_per_cpu *rb)
 {
-	for (;;) {
-		u32 status = SIMPLE_RB_READY;
-
-		/* acquire: pairs with the release in simple_ring_buffer_commit() */
-		if (try_cmpxchg(&rb->status, &status, SIMPLE_RB_UNAVAILABLE) ||
-		    status != SIMPLE_RB_WRITING)
-			return status;
+	/* [see_done] pairs with [done]: what the writer did */
+	while (load_sc(&rb->writing))
 		cpu_relax(rb);
-	}
+}
+
+/* Returns whether tracing was on. Waits for an event to end. */
+static bool simple_rb_disable(struct simple_rb_per_cpu *rb)
+{
+	if (!READ_ONCE(rb->enabled))
+		return false;
+	/* [disable] before [see_done]; against [start_locked] before [see_enabled] */
+	store_sc(&rb->enabled, 0);
+	/* [membarrier] pairs with [start] */
+	if (rb->membarrier)
+		rb->membarrier();
+	simple_ring_buffer_wait_writer(rb);
+	return true;
 }
 
 static void simple_rb_enable(struct simple_rb_per_cpu *rb)
 {
-	u32 status = SIMPLE_RB_UNAVAILABLE;
-
-	/* release: pairs with the acquire in __simple_rb_start_writing() */
-	try_cmpxchg(&rb->status, &status, SIMPLE_RB_READY);
+	/* [enable] pairs with [see_enabled]: the pages and the counters */
+	smp_store_release(&rb->enabled, 1);
 }
 
 /*
@@ -115,7 +169,7 @@ static int find_head(struct simple_rb_per_cpu *rb, u64 *head_link)
 	u32 looks = MOVING_LOOKS;
 
 	while (steps && looks) {
-		/* pairs with the release stores in drop_head() */
+		/* [find_head] pairs with [new_head] and [old_head] */
 		u64 link = smp_load_acquire(&rb->bpages[rb->bpages[page].prev].next);
 
 		switch (link_flag(link)) {
@@ -149,10 +203,10 @@ static bool put_reader_in_place(struct simple_rb_per_cpu *rb, u64 head_link, u64
 
 	WRITE_ONCE(reader->next, make_head_link(next, head_link >> LINK_TAG_SHIFT));
 	reader->prev = last;
-	/* after find_head()'s acquire; unchanged if the exchange succeeds (the tag) */
+	/* after [find_head]; unchanged if the exchange succeeds (the tag) */
 	*overrun = READ_ONCE(rb->overrun);
 
-	/* release: pairs with the acquire in __simple_rb_move_tail(): our use of the reader page */
+	/* [put_reader] pairs with [tail_next] and [lost_next]: our use of the reader page */
 	if (!try_cmpxchg(&rb->bpages[last].next, &head_link, make_link(rb->reader, LINK_NORMAL)))
 		return false;
 	rb->bpages[next].prev = rb->reader;
@@ -198,6 +252,7 @@ static void reset_counters(struct simple_rb_per_cpu *rb)
 	rb->overrun = 0;
 	rb->pages_lost = 0;
 	rb->pages_touched = 0;
+	rb->dropped = 0;
 
 	WRITE_ONCE(meta->reader.read, 0);
 	WRITE_ONCE(meta->reader.lost_events, 0);
@@ -206,26 +261,33 @@ static void reset_counters(struct simple_rb_per_cpu *rb)
 	WRITE_ONCE(meta->read, 0);
 	WRITE_ONCE(meta->pages_lost, 0);
 	WRITE_ONCE(meta->pages_touched, 0);
+	WRITE_ONCE(meta->dropped, 0);
+}
+
+/* No events, no counts; the writer begins on page @head. */
+static void start_over(struct simple_rb_per_cpu *rb, u32 head)
+{
+	for (u32 i = 0; i < rb->nr_pages; i++)
+		reset_page(&rb->bpages[i]);
+	reset_counters(rb);
+	rb->head = head;
+	set_tail(rb, head);
 }
 
 int simple_ring_buffer_reset(struct simple_rb_per_cpu *rb)
 {
 	u64 head_link;
-	u32 status;
+	bool enabled;
 	int ret;
 
 	if (!simple_rb_loaded(rb))
 		return -ENODEV;
 
-	status = simple_rb_disable(rb);
+	enabled = simple_rb_disable(rb);
 	ret = find_head(rb, &head_link);
-	if (!ret) {
-		rb->tail = rb->head = link_page(head_link);
-		for (u32 i = 0; i < rb->nr_pages; i++)
-			reset_page(&rb->bpages[i]);
-		reset_counters(rb);
-	}
-	if (status == SIMPLE_RB_READY)
+	if (!ret)
+		start_over(rb, link_page(head_link));
+	if (enabled)
 		simple_rb_enable(rb);
 	return ret;
 }
@@ -272,15 +334,11 @@ int simple_ring_buffer_init(struct simple_rb_per_cpu *rb, struct simple_buffer_p
 		return -EINVAL;
 
 	link_pages(bpages, nr_pages);
-	for (u32 i = 0; i < nr_pages; i++)
-		reset_page(&bpages[i]);
-
 	rb->bpages = bpages;
 	rb->meta = meta;
 	rb->nr_pages = nr_pages;
 	rb->reader = 0;
-	rb->tail = rb->head = 1;
-	reset_counters(rb);
+	start_over(rb, 1);
 	init_meta(meta, nr_pages);
 	return 0;
 }

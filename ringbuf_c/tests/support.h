@@ -14,6 +14,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <linux/membarrier.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include <cmocka.h>
 
 #include "ringbuf_c/define_events.h"
@@ -56,6 +60,23 @@ struct test_ring {
 	u64 serial; /* of the last event */
 };
 
+static inline void test_membarrier(void)
+{
+	assert_int_equal(syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0), 0);
+}
+
+/* RB_TEST_ORDERING=cmpxchg: writers take a locked instruction per event. */
+static inline void (*test_ordering(void))(void)
+{
+	const char *wanted = getenv("RB_TEST_ORDERING");
+
+	if (wanted && !strcmp(wanted, "cmpxchg"))
+		return NULL;
+	assert_int_equal(syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0),
+			 0);
+	return test_membarrier;
+}
+
 static inline u64 fake_now(const void *clock)
 {
 	return *(const u64 *)clock;
@@ -74,6 +95,7 @@ static inline void *alloc_pages(u32 nr)
 static inline void ring_alloc(struct test_ring *ring, u32 nr_pages)
 {
 	*ring = (struct test_ring){ .meta = alloc_pages(1), .pages = alloc_pages(nr_pages) };
+	ring->rb.membarrier = test_ordering();
 	ring->bpages = calloc(nr_pages, sizeof(*ring->bpages));
 	assert_non_null(ring->bpages);
 	for (u32 i = 0; i < nr_pages; i++)
@@ -91,7 +113,7 @@ static inline void ring_setup(struct test_ring *ring, u32 nr_pages)
 static inline void ring_free(struct test_ring *ring)
 {
 	/* A test that failed may have left an event open: do not wait for its commit. */
-	ring->rb.status = SIMPLE_RB_UNAVAILABLE;
+	ring->rb.writing = 0;
 	simple_ring_buffer_unload(&ring->rb);
 	free(ring->bpages);
 	free(ring->meta);
@@ -225,9 +247,10 @@ static inline void local_hvc(struct hvc_conduit *conduit, u32 cpu, struct hvc_re
 
 static inline struct test_remote *remote_create(u32 nr_cpus, u32 nr_pages)
 {
-	struct test_remote *remote = calloc(1, sizeof(*remote));
+	struct test_remote *remote = aligned_alloc(_Alignof(struct test_remote), sizeof(*remote));
 
 	assert_non_null(remote);
+	memset(remote, 0, sizeof(*remote));
 	remote->conduit.hvc = local_hvc;
 	for (u32 cpu = 0; cpu < nr_cpus; cpu++) {
 		struct test_ring *ring = &remote->rings[cpu];

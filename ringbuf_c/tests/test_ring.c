@@ -72,7 +72,7 @@ static void test_meta_page(void **state)
 
 	(void)state;
 	assert_int_equal(ring.meta->meta_page_size, 4096);
-	assert_int_equal(ring.meta->meta_struct_len, 80);
+	assert_int_equal(ring.meta->meta_struct_len, 88);
 	assert_int_equal(ring.meta->subbuf_size, 4096);
 	assert_int_equal(ring.meta->nr_subbufs, 3);
 	assert_memory_equal(meta + 16, zero, RB_PAGE_SIZE - 16);
@@ -90,7 +90,7 @@ static void test_not_loaded(void **state)
 	assert_int_equal(simple_ring_buffer_reset(&rb), -ENODEV);
 	assert_null(simple_ring_buffer_reserve(&rb, 8, fake_now, &now));
 	simple_ring_buffer_unload(&rb);
-	assert_int_equal(rb.status, SIMPLE_RB_UNAVAILABLE);
+	assert_int_equal(simple_ring_buffer_status(&rb), SIMPLE_RB_UNAVAILABLE);
 }
 
 /* --- the status word (SPEC B.2) --------------------------------------------------------- */
@@ -124,6 +124,7 @@ static void test_nested_reserve(void **state)
 	ring_write(&ring, 4);
 
 	assert_int_equal(ring.meta->entries, 2);
+	assert_int_equal(ring.meta->dropped, 2);
 	content = page_content(ring_page(&ring, 1));
 	assert_int_equal(content.nr, 2);
 	assert_true(content.in_order);
@@ -142,9 +143,11 @@ static void test_disable_waits_for_commit(void **state)
 	assert_non_null(ring_reserve(&ring, 16, 1));
 	ring.rb.relax = commit_now;
 	assert_int_equal(simple_ring_buffer_enable_tracing(&ring.rb, false), 0);
-	assert_int_equal(ring.rb.status, SIMPLE_RB_UNAVAILABLE);
+	assert_int_equal(simple_ring_buffer_status(&ring.rb), SIMPLE_RB_UNAVAILABLE);
 	assert_int_equal(ring.meta->entries, 1);
 	assert_null(ring_reserve(&ring, 16, 2));
+	/* Tracing is off: nobody misses it. */
+	assert_int_equal(ring.meta->dropped, 0);
 }
 
 static void test_nothing_to_see_before_commit(void **state)
@@ -169,7 +172,8 @@ static void test_payload_bound(void **state)
 	for (u32 i = 0; i < ARRAY_SIZE(refused); i++)
 		assert_null(ring_reserve(&ring, refused[i], 1));
 	assert_int_equal(ring.meta->entries, 0);
-	assert_int_equal(ring.rb.status, SIMPLE_RB_READY);
+	assert_int_equal(simple_ring_buffer_status(&ring.rb), SIMPLE_RB_READY);
+	assert_int_equal(ring.meta->dropped, ARRAY_SIZE(refused));
 
 	assert_true(ring_write_sized(&ring, 4072, 1));
 	assert_int_equal(ring_page(&ring, 1)->commit, RB_PAGE_CAPACITY);
@@ -253,7 +257,7 @@ static void test_vector_deltas(void **state)
 	expect_item(24, RB_TYPE_DATA_LONG, 134217727, 20);
 	expect_item(48, RB_TYPE_TIME_EXTEND, 1, 1);
 	expect_item(56, RB_TYPE_DATA_LONG, 0, 20);
-	assert_int_equal(ring.bpages[1].write, 80);
+	assert_int_equal(ring.rb.write, 80);
 	assert_int_equal(page_content(ring_page(&ring, 1)).last_time,
 			 5000 + 134217727 + 134217729);
 }

@@ -96,8 +96,6 @@ static void stress(u32 nr_pages, u32 rest_after)
 	struct reader_stats stats;
 	pthread_t thread;
 
-#ifdef __SANITIZE_THREAD__
-#endif
 	remote = remote_create(1, nr_pages);
 	writer.ring = &remote->rings[0];
 	remote->rings[0].rb.relax = relax;

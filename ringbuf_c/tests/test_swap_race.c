@@ -12,11 +12,15 @@ static void step(void);
 #undef WRITE_ONCE
 #undef smp_load_acquire
 #undef smp_store_release
+#undef load_sc
+#undef store_sc
 #undef try_cmpxchg
 #define READ_ONCE(x) (step(), __atomic_load_n(&(x), __ATOMIC_RELAXED))
 #define WRITE_ONCE(x, v) (step(), __atomic_store_n(&(x), (v), __ATOMIC_RELAXED))
 #define smp_load_acquire(p) (step(), __atomic_load_n((p), __ATOMIC_ACQUIRE))
 #define smp_store_release(p, v) (step(), __atomic_store_n((p), (v), __ATOMIC_RELEASE))
+#define load_sc(p) (step(), __atomic_load_n((p), __ATOMIC_SEQ_CST))
+#define store_sc(p, v) (step(), __atomic_store_n((p), (v), __ATOMIC_SEQ_CST))
 #define try_cmpxchg(p, old, new) \
 	(step(), __atomic_compare_exchange_n((p), (old), (new), false, __ATOMIC_ACQ_REL, \
 					     __ATOMIC_ACQUIRE))
@@ -342,7 +346,7 @@ static void test_head_moving_for_ever(void **state)
 
 	/* Reset cannot find it either; tracing is on afterwards as it was before. */
 	assert_int_equal(simple_ring_buffer_reset(&ring.rb), -EBUSY);
-	assert_int_equal(ring.rb.status, SIMPLE_RB_READY);
+	assert_int_equal(simple_ring_buffer_status(&ring.rb), SIMPLE_RB_READY);
 	assert_int_equal(ring.meta->entries, 4);
 
 	ring.rb.relax = NULL; /* EL2 has none */
@@ -370,10 +374,10 @@ static void test_no_head(void **state)
 	stop_head(make_link(1, LINK_NORMAL), NEVER);
 	assert_int_equal(ring_swap(&ring), -EBUSY);
 	assert_int_equal(simple_ring_buffer_reset(&ring.rb), -EBUSY);
-	assert_int_equal(ring.rb.status, SIMPLE_RB_READY);
+	assert_int_equal(simple_ring_buffer_status(&ring.rb), SIMPLE_RB_READY);
 	simple_ring_buffer_enable_tracing(&ring.rb, false);
 	assert_int_equal(simple_ring_buffer_reset(&ring.rb), -EBUSY);
-	assert_int_equal(ring.rb.status, SIMPLE_RB_UNAVAILABLE);
+	assert_int_equal(simple_ring_buffer_status(&ring.rb), SIMPLE_RB_UNAVAILABLE);
 	assert_int_equal(relaxed, 0);
 	ring_free(&ring);
 }

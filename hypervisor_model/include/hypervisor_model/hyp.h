@@ -57,4 +57,12 @@ struct hvc_conduit *hyp_conduit(struct hyp *hyp);
 
 u32 hyp_nr_cpus(const struct hyp *hyp);
 
+/**
+ * hyp_writer_ordering - how the writers are kept in order with disable and reset.
+ *
+ * "membarrier": the rare side pays; "cmpxchg": membarrier(2) is missing here, and each
+ * event pays for a locked instruction.
+ */
+const char *hyp_writer_ordering(const struct hyp *hyp);
+
 #endif

@@ -44,7 +44,7 @@ static __always_inline u64 trace_counter(void)
 /** trace_clock_convert - @cyc cycles as ns of the boot clock. */
 static __always_inline u64 trace_clock_convert(const struct trace_clock *clock, u64 cyc)
 {
-	/* pairs with the release store in trace_clock_update() */
+	/* [bank] pairs with [publish_bank]: what is in the bank */
 	const struct trace_clock_bank *bank =
 		&clock->bank[smp_load_acquire(&clock->current) & 1];
 	u64 delta = cyc - bank->epoch_cyc;

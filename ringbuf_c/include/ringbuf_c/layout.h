@@ -40,9 +40,12 @@ struct trace_buffer_meta {
 	u64 read;          /* 0: the host keeps its own count */
 	u64 pages_lost;    /* sub-buffers overwritten unread */
 	u64 pages_touched; /* moves of the tail */
+
+	/* Ours, behind the 80 bytes of SPEC A.1; there if meta_struct_len says so. */
+	u64 dropped; /* events that reserve refused while tracing was on */
 };
 
-_Static_assert(sizeof(struct trace_buffer_meta) == 80, "SPEC A.1: 80 bytes");
+_Static_assert(offsetof(struct trace_buffer_meta, dropped) == 80, "SPEC A.1: 80 bytes");
 _Static_assert(offsetof(struct trace_buffer_meta, reader.lost_events) == 16, "SPEC A.1");
 _Static_assert(offsetof(struct trace_buffer_meta, entries) == 40, "SPEC A.1");
 

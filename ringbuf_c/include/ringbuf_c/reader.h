@@ -74,6 +74,7 @@ struct reader_stats {
 	u64 skipped;      /* of read: unreadable, on broken pages */
 	u64 broken_pages;
 	u64 pages_lost, pages_touched;
+	u64 dropped; /* refused while tracing was on; 0 if the writer does not count them */
 	s64 swap_error;
 };
 

@@ -10,8 +10,9 @@
  *              host's     tail:      free       head: oldest unread page
  *                         written
  *
- * Writer: only the CPU that owns the buffer, without locks. The other calls may
- * come from any CPU, one at a time (the hypervisor's tracing lock).
+ * Writer: only the CPU that owns the buffer, without locks and, where the owner
+ * supplies `membarrier`, without a locked instruction. The other calls may come from
+ * any CPU, one at a time (the hypervisor's tracing lock).
  *
  * Links are page numbers, not pointers, so the records can live at any address;
  * the flag of a link says something about the page that it leads to.
@@ -44,34 +45,58 @@ struct simple_buffer_page {
 	struct buffer_data_page *page;
 	u64 next;    /* link */
 	u32 prev;    /* page number; kept by the swap, the writer does not use it */
-	u32 write;   /* bytes of data[] reserved */
-	u32 entries; /* events on the page */
+	u32 entries; /* events that were on the page when the tail left it */
 };
 
-/* SPEC B.2. Whoever moves a buffer out of READY owns the next step. */
+/* SPEC B.2; derived from the two words that make it, see simple_ring_buffer_status(). */
 enum simple_rb_status {
 	SIMPLE_RB_UNAVAILABLE = 0,
 	SIMPLE_RB_READY = 1,
 	SIMPLE_RB_WRITING = 2,
 };
 
-/* Zeroed memory is a buffer that is not loaded. */
+#define RB_CACHE_LINE 64
+
+/*
+ * Zeroed memory is a buffer that is not loaded.
+ *
+ * The first cache line is what an event touches, of this structure. The second
+ * changes once per page or per hypercall. What the host polls is in neither: it is in
+ * the meta page, whose `entries` the layout wants to be stored per event.
+ */
 struct simple_rb_per_cpu {
-	/* the writer's, touched by every event */
-	u32 status; /* enum simple_rb_status */
-	u32 tail;   /* page being written */
-	struct simple_buffer_page *bpages; /* NULL: not loaded */
+	/* the writer's */
+	u32 writing; /* 1 while an event is written; only the writer stores it */
+	u32 enabled; /* only the host's side stores it */
+	u32 write;   /* bytes of the tail page's data[] reserved */
+	u32 end;     /* as far as an event may go that is not the first of its page: */
+		     /* RB_PAGE_CAPACITY; 0 while the tail page is empty */
+	struct buffer_data_page *page; /* the tail page */
 	struct trace_buffer_meta *meta;
 	u64 write_stamp; /* ns, of the last event */
-	u64 entries;     /* private copies of the counters of the meta page, which */
-	u64 overrun;     /* the host could overwrite; the meta page is write-only here */
+	u64 entries;     /* private copy of the counter of the meta page, as those below */
+
+	/*
+	 * Makes every CPU that may be writing pass a full barrier (membarrier(2)), so
+	 * that the writer need not pass one for each event. NULL: there is no such
+	 * thing, and the writer takes a locked cmpxchg per event. Set by the owner
+	 * before loading; loading leaves it alone.
+	 */
+	void (*membarrier)(void);
+
+	/* the writer's, per page */
+	struct simple_buffer_page *bpages __attribute__((aligned(RB_CACHE_LINE))); /* NULL: not loaded */
+	u32 tail;          /* page being written */
+	u32 nr_pages;      /* the reader page included */
+	u64 first_entry;   /* entries when the tail page was empty */
+	u64 overrun;       /* the host could overwrite the meta page: it is write-only here */
 	u64 pages_lost;
 	u64 pages_touched;
+	u64 dropped;
 
 	/* the swap's */
-	u32 head;     /* where to look for the head first; may lag behind */
-	u32 reader;   /* page outside the ring */
-	u32 nr_pages; /* the reader page included */
+	u32 head;   /* where to look for the head first; may lag behind */
+	u32 reader; /* page outside the ring */
 	u64 last_overrun;
 
 	/*
@@ -81,9 +106,20 @@ struct simple_rb_per_cpu {
 	void (*relax)(void);
 };
 
+_Static_assert(offsetof(struct simple_rb_per_cpu, bpages) == RB_CACHE_LINE,
+	       "what an event touches is one cache line");
+
 static inline bool simple_rb_loaded(const struct simple_rb_per_cpu *rb)
 {
 	return rb->bpages;
+}
+
+/** simple_ring_buffer_status - what the buffer is doing; out of date when it returns. */
+static inline enum simple_rb_status simple_ring_buffer_status(const struct simple_rb_per_cpu *rb)
+{
+	if (!READ_ONCE(rb->enabled))
+		return SIMPLE_RB_UNAVAILABLE;
+	return READ_ONCE(rb->writing) ? SIMPLE_RB_WRITING : SIMPLE_RB_READY;
 }
 
 /**
@@ -108,6 +144,15 @@ void simple_ring_buffer_unload(struct simple_rb_per_cpu *rb);
 int simple_ring_buffer_enable_tracing(struct simple_rb_per_cpu *rb, bool enable);
 
 /**
+ * simple_ring_buffer_wait_writer - until no event is being written that was begun
+ * before a barrier.
+ *
+ * The caller has called rb->membarrier, if there is one: once is enough for many
+ * buffers. Events begun later may be being written when it returns.
+ */
+void simple_ring_buffer_wait_writer(const struct simple_rb_per_cpu *rb);
+
+/**
  * simple_ring_buffer_reset - forget all events and counters; reader.id stays.
  *
  * Return: 0, -ENODEV when not loaded, -EBUSY when there is no head. The buffer is
@@ -130,59 +175,72 @@ int simple_ring_buffer_swap_reader_page(struct simple_rb_per_cpu *rb);
 
 /* --- the writer --------------------------------------------------------- */
 
-/* Out of line: runs once per page. */
-struct simple_buffer_page *__simple_rb_move_tail(struct simple_rb_per_cpu *rb);
+/*
+ * Out of line, once per page or less: an event that is the first of its page, or that
+ * needs a TIME_EXTEND. Returns where its payload goes.
+ */
+void *__simple_rb_reserve_slow(struct simple_rb_per_cpu *rb, u32 length, u64 time_stamp);
 
-/* READY to WRITING; false: disabled, or this CPU is already writing an event. */
-static __always_inline bool __simple_rb_start_writing(struct simple_rb_per_cpu *rb)
+/* Out of line: count an event that was not written. The caller is WRITING. */
+void __simple_rb_drop(struct simple_rb_per_cpu *rb);
+
+/* [done] pairs with [see_done]: all that was written since __simple_rb_start_writing() */
+static __always_inline void __simple_rb_stop_writing(struct simple_rb_per_cpu *rb)
 {
-	u32 ready = SIMPLE_RB_READY;
-
-	/* acquire: pairs with the enabling exchange, after init filled *rb */
-	return try_cmpxchg(&rb->status, &ready, SIMPLE_RB_WRITING);
+	smp_store_release(&rb->writing, 0);
 }
 
-static __always_inline u32 *__simple_rb_put_header(u8 *at, u32 type_len, u64 delta, u32 array0)
+/*
+ * True when the writer may write: tracing is on, and this CPU is not writing already.
+ *
+ * `writing` must be visible to the host's side before `enabled` is looked at: either
+ * the host's side then sees an event to wait for, or we see that tracing is off. With
+ * membarrier, the rare side pays for that order; else the exchange does.
+ */
+static __always_inline bool __simple_rb_start_writing(struct simple_rb_per_cpu *rb)
 {
-	u32 *event = (u32 *)at;
+	u32 writing = 0;
 
-	event[0] = rb_event_header(type_len, delta);
-	event[1] = array0;
-	return event + 2;
+	if (likely(rb->membarrier)) {
+		writing = READ_ONCE(rb->writing);
+		WRITE_ONCE(rb->writing, 1);
+		/* [start] pairs with [membarrier] */
+		barrier();
+	} else {
+		/* [start_locked] against [disable] */
+		try_cmpxchg_sc(&rb->writing, &writing, 1);
+	}
+	if (unlikely(writing)) {
+		__simple_rb_drop(rb);
+		return false;
+	}
+	/* [see_enabled] acquire: pairs with [enable], after init filled *rb */
+	if (likely(load_sc(&rb->enabled)))
+		return true;
+	__simple_rb_stop_writing(rb);
+	return false;
+}
+
+static __always_inline void *__simple_rb_put_header(u8 *at, u32 type_len, u64 delta, u32 array0)
+{
+	/* one store: a compiler that sees the two halves does not always merge them */
+	*(u64 *)at = rb_event_header(type_len, delta) | (u64)array0 << 32;
+	return at + sizeof(u64);
 }
 
 static __always_inline void *__simple_rb_reserve(struct simple_rb_per_cpu *rb, u32 length,
 						 u64 time_stamp)
 {
-	struct simple_buffer_page *tail = &rb->bpages[rb->tail];
-	u32 size = length + RB_EVENT_HEADER;
+	u32 write = rb->write;
+	u32 next = write + length + RB_EVENT_HEADER;
 	u64 delta = time_stamp - rb->write_stamp;
-	bool fresh = !tail->entries;
-	u32 extend = !fresh && delta > RB_TIME_DELTA_MASK ? RB_TIME_EXTEND_SIZE : 0;
-	u8 *at;
 
-	if (unlikely(tail->write + size + extend > RB_PAGE_CAPACITY)) {
-		tail = __simple_rb_move_tail(rb);
-		fresh = true;
-	}
-
-	if (unlikely(fresh)) {
-		tail->page->time_stamp = time_stamp;
-		delta = 0;
-		extend = 0;
-	}
-
-	at = tail->page->data + tail->write;
-	tail->write += size + extend;
-	tail->entries++;
+	if (unlikely(next > rb->end || delta > RB_TIME_DELTA_MASK))
+		return __simple_rb_reserve_slow(rb, length, time_stamp);
+	rb->write = next;
 	rb->write_stamp = time_stamp;
-
-	if (unlikely(extend)) {
-		at = (u8 *)__simple_rb_put_header(at, RB_TYPE_TIME_EXTEND, delta,
-						  (u32)(delta >> RB_TIME_DELTA_BITS));
-		delta = 0;
-	}
-	return __simple_rb_put_header(at, RB_TYPE_DATA_LONG, delta, length + sizeof(u32));
+	return __simple_rb_put_header(rb->page->data + write, RB_TYPE_DATA_LONG, delta,
+				      length + (u32)sizeof(u32));
 }
 
 /**
@@ -192,32 +250,32 @@ static __always_inline void *__simple_rb_reserve(struct simple_rb_per_cpu *rb, u
  *       waiting for the writer is enough before the clock's other bank is rewritten)
  *
  * Return: where the payload goes, 8-byte aligned, its padding not cleared; NULL
- * when the event cannot be written: tracing is off, an event is being written on
- * this CPU already, or @length exceeds RB_MAX_PAYLOAD. After a non-NULL return the
- * caller must call simple_ring_buffer_commit().
+ * when the event cannot be written: tracing is off, or, counted as dropped, an event
+ * is being written on this CPU already, or @length exceeds RB_MAX_PAYLOAD. After a
+ * non-NULL return the caller must call simple_ring_buffer_commit().
  */
 static __always_inline void *simple_ring_buffer_reserve(struct simple_rb_per_cpu *rb, u32 length,
 							u64 (*now)(const void *clock),
 							const void *clock)
 {
-	if (unlikely(length > RB_MAX_PAYLOAD))
+	if (unlikely(!__simple_rb_start_writing(rb)))
 		return NULL;
-	if (!__simple_rb_start_writing(rb))
+	if (unlikely(length > RB_MAX_PAYLOAD)) {
+		__simple_rb_drop(rb);
+		__simple_rb_stop_writing(rb);
 		return NULL;
+	}
 	return __simple_rb_reserve(rb, round_up_u32(length, RB_RECORD_ALIGN), now(clock));
 }
 
 /** simple_ring_buffer_commit - the event is complete: readers may see it. */
 static __always_inline void simple_ring_buffer_commit(struct simple_rb_per_cpu *rb)
 {
-	struct simple_buffer_page *tail = &rb->bpages[rb->tail];
-
-	/* pairs with the host's acquire load of commit: the bytes of the event */
-	smp_store_release(&tail->page->commit, tail->write);
-	/* pairs with the host's acquire load of entries: the commit above */
+	/* [commit] pairs with [see_commit]: the bytes of the event */
+	smp_store_release(&rb->page->commit, rb->write);
+	/* [entries] pairs with [see_entries]: the commit above */
 	smp_store_release(&rb->meta->entries, ++rb->entries);
-	/* pairs with the acquire in simple_rb_disable(): all of the above */
-	smp_store_release(&rb->status, SIMPLE_RB_READY);
+	__simple_rb_stop_writing(rb);
 }
 
 #endif

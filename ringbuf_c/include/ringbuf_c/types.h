@@ -10,6 +10,11 @@
  *   READ_ONCE / WRITE_ONCE   one untorn access, no ordering
  *   smp_load_acquire         later accesses stay after this load
  *   smp_store_release        earlier accesses stay before this store
+ *   *_sc                     in one order with all other *_sc, on every CPU
+ *   barrier                  for the compiler only
+ *
+ * In square brackets, a name: `[commit] pairs with [see_commit]`. The model in
+ * ringbuf_c/model takes the ordering of each named place from the source.
  */
 #ifndef RINGBUF_C_TYPES_H
 #define RINGBUF_C_TYPES_H
@@ -40,6 +45,10 @@ typedef int pid_t; /* as the kernel's: events name it in their fields */
 #define smp_load_acquire(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
 #define smp_store_release(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
 
+#define load_sc(p) __atomic_load_n((p), __ATOMIC_SEQ_CST)
+#define store_sc(p, v) __atomic_store_n((p), (v), __ATOMIC_SEQ_CST)
+#define barrier() __atomic_signal_fence(__ATOMIC_SEQ_CST)
+
 /**
  * try_cmpxchg - replace @old by @new, with acquire and release ordering.
  * @p: the word
@@ -50,6 +59,10 @@ typedef int pid_t; /* as the kernel's: events name it in their fields */
  */
 #define try_cmpxchg(p, old, new) \
 	__atomic_compare_exchange_n((p), (old), (new), false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)
+
+/** try_cmpxchg_sc - the same as one of the *_sc. */
+#define try_cmpxchg_sc(p, old, new) \
+	__atomic_compare_exchange_n((p), (old), (new), false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)
 
 #define round_up_u32(x, to) (((u32)(x) + ((u32)(to) - 1)) & ~((u32)(to) - 1))
 
