@@ -26,6 +26,7 @@ void clock_snapshot(uint64_t *boot_ns, uint64_t *cycles);
 #define RENDER_SIGNED ...
 #define RENDER_HEX ...
 #define RENDER_SYMBOL ...
+#define RENDER_TEXT_ALIGN ...
 #define RENDER_LEFT ...
 #define RENDER_ZERO ...
 
@@ -46,10 +47,8 @@ struct render_op {
 	uint8_t flags;
 	uint8_t width;
 	uint32_t offset;
-	union {
-		struct render_text text;
-		const struct render_symbols *symbols;
-	};
+	struct render_text text;
+	const struct render_symbols *symbols;
 };
 
 struct render_event {

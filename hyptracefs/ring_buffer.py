@@ -10,7 +10,7 @@ import fcntl
 import mmap
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -98,18 +98,21 @@ class RenderTable:
 
     def _text(self, text: str) -> tuple[Any, int]:
         data = text.encode("ascii")
-        return self._new("char[]", data), len(data)
+        # Zero bytes up to what the renderer may copy at once.
+        return self._new(f"char[{len(data) + lib.RENDER_TEXT_ALIGN}]", data), len(data)
 
     def _symbols(self, op: Symbol) -> Any:
         texts = self._new("struct render_text[]", [self._text(s) for s in op.table.symbols])
         fallback = self._text(op.table.fallback)
         return self._new("struct render_symbols *", (texts, len(op.table.symbols), fallback))
 
-    def _op(self, op: Op) -> dict[str, Any]:
-        if isinstance(op, str):
-            text, length = self._text(op)
-            return {"kind": lib.RENDER_TEXT, "text": {"text": text, "length": length}}
+    def _op(self, before: str, op: Number | Symbol | None) -> dict[str, Any]:
+        """The text before a field, and the field; None: no field."""
+        text = self._text(before)
+        if op is None:
+            return {"kind": lib.RENDER_TEXT, "text": text}
         common = {
+            "text": text,
             "size": op.field.size,
             "offset": op.field.offset,
             "width": op.width,
@@ -119,9 +122,21 @@ class RenderTable:
             return {"kind": _KINDS[op.base], **common}
         return {"kind": lib.RENDER_SYMBOL, "symbols": self._symbols(op), **common}
 
+    def _ops(self, ops: Iterable[Op]) -> Iterator[dict[str, Any]]:
+        before = ""
+        for op in ops:
+            if isinstance(op, str):
+                before += op
+                continue
+            yield self._op(before, op)
+            before = ""
+        if before:
+            yield self._op(before, None)
+
     def _fill(self, slot: Any, event: Event) -> None:
-        slot.nr_ops = len(event.ops)
-        slot.ops = self._new("struct render_op[]", [self._op(op) for op in event.ops])
+        ops = list(self._ops(event.ops))
+        slot.nr_ops = len(ops)
+        slot.ops = self._new("struct render_op[]", ops)
         result = lib.render_event_check(ffi.addressof(slot))
         if result:
             why = os.strerror(-result)

@@ -2,7 +2,12 @@
 /*
  * What an event costs, beside the least that it could cost on this machine: read the
  * counter, convert it, store 24 bytes (facts/PERF.md). One JSON object a line; times
- * are ns per event (per swap), medians and minima over BATCHES batches.
+ * are ns per event (per swap), medians and minima over ROUNDS batches.
+ *
+ * Machines change their speed while we measure. So each batch runs between two batches of
+ * the limit loop; ratio_to_limit is the median of the ratios of the rounds.
+ *
+ * bench_ring [WHAT...]: only what begins so.
  */
 #define _GNU_SOURCE
 #include <stdio.h>
@@ -13,15 +18,13 @@
 #include "ringbuf_c/define_events.h"
 #include "ringbuf_c/reader.h"
 
-#define BATCHES 51
-#define BATCH_EVENTS 200000U
+#define ROUNDS 51
+#define BATCH_EVENTS 100000U
 #define BATCH_SWAPS 20000U
 #define RING_PAGES 65U
 #define TEXT_PAGES 258U
 #define TEXT_SIZE 65536U
 #define MAX_CPUS 8U
-
-static double limit_ns;
 
 static double now_ns(void)
 {
@@ -80,31 +83,11 @@ static int compare(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* @batch returns how many events it has made, after @prepare, which is not timed. */
-static void measure(const char *what, void (*prepare)(void), u32 (*batch)(void))
+static double median(double *values)
 {
-	double ns[BATCHES];
-
-	for (u32 i = 0; i < BATCHES; i++) {
-		double start;
-		u32 events;
-
-		if (prepare)
-			prepare();
-		start = now_ns();
-		events = batch();
-		ns[i] = (now_ns() - start) / events;
-	}
-	qsort(ns, BATCHES, sizeof(ns[0]), compare);
-	if (!limit_ns)
-		limit_ns = ns[BATCHES / 2];
-	printf("{\"what\": \"%s\", \"ns_median\": %.2f, \"ns_min\": %.2f, \"ratio_to_limit\": %.2f, "
-	       "\"events_per_s\": %.0f}\n",
-	       what, ns[BATCHES / 2], ns[0], ns[BATCHES / 2] / limit_ns, 1e9 / ns[BATCHES / 2]);
-	fflush(stdout);
+	qsort(values, ROUNDS, sizeof(values[0]), compare);
+	return values[ROUNDS / 2];
 }
-
-/* --- writing ---------------------------------------------------------------------------- */
 
 static u8 *limit_pages;
 
@@ -129,6 +112,51 @@ static u32 limit_batch(void)
 	return BATCH_EVENTS;
 }
 
+static double ns_per_event(u32 (*batch)(void))
+{
+	double start = now_ns();
+	u32 events = batch();
+
+	return (now_ns() - start) / events;
+}
+
+static char **wanted; /* what the command line asks for; NULL: all */
+
+static bool is_wanted(const char *what)
+{
+	for (char **word = wanted; *word; word++) {
+		if (!strncmp(what, *word, strlen(*word)))
+			return true;
+	}
+	return !*wanted;
+}
+
+/* @batch returns how many events it has made, after @prepare, which is not timed. */
+static void measure(const char *what, void (*prepare)(void), u32 (*batch)(void))
+{
+	double ns[ROUNDS], ratio[ROUNDS], middle;
+
+	if (!is_wanted(what))
+		return;
+	for (u32 i = 0; i < ROUNDS; i++) {
+		double before, after;
+
+		if (prepare)
+			prepare();
+		before = ns_per_event(limit_batch);
+		ns[i] = ns_per_event(batch);
+		after = ns_per_event(limit_batch);
+		ratio[i] = 2 * ns[i] / (before + after);
+	}
+	middle = median(ns);
+	printf("{\"what\": \"%s\", \"ns_median\": %.2f, \"ns_min\": %.2f, "
+	       "\"ratio_to_limit\": %.2f, \"events_per_s\": %.0f}\n",
+	       what, middle, ns[0], median(ratio), 1e9 / middle);
+	fflush(stdout);
+}
+
+/* --- writing ---------------------------------------------------------------------------- */
+
 static u32 selftest_batch(void)
 {
 	for (u32 i = 0; i < BATCH_EVENTS; i++)
@@ -152,26 +180,25 @@ static u32 swap_batch(void)
 
 /* --- reading ----------------------------------------------------------------------------- */
 
-static const char *const reason_names[] = {
-#define X(reason, text) text,
+static const struct render_text reason_texts[] = {
+#define X(reason, text) RENDER_LITERAL(text),
 	HYP_REASONS(X)
 #undef X
 };
 
-#define NR_REASONS (sizeof(reason_names) / sizeof(reason_names[0]))
+#define NR_REASONS (sizeof(reason_texts) / sizeof(reason_texts[0]))
 
-static struct render_text reason_texts[NR_REASONS];
-static const struct render_symbols reasons = { reason_texts, NR_REASONS, { "unknown", 7 } };
+static const struct render_symbols reasons = { reason_texts, NR_REASONS,
+					       RENDER_LITERAL("unknown") };
 
 static const struct render_op hyp_enter_ops[] = {
-	{ .kind = RENDER_TEXT, .text = { "hyp_enter reason=", 17 } },
-	{ .kind = RENDER_SYMBOL, .size = 1, .offset = 2, .symbols = &reasons },
-	{ .kind = RENDER_TEXT, .text = { " vcpu=", 6 } },
-	{ .kind = RENDER_SIGNED, .size = 4, .offset = 4 },
+	{ .kind = RENDER_SYMBOL, .size = 1, .offset = 2, .text = RENDER_LITERAL("hyp_enter reason="),
+	  .symbols = &reasons },
+	{ .kind = RENDER_SIGNED, .size = 4, .offset = 4, .text = RENDER_LITERAL(" vcpu=") },
 };
 
 static struct render_event events[] = {
-	[HYP_EVENT_ID_hyp_enter] = { .ops = hyp_enter_ops, .nr_ops = 4 },
+	[HYP_EVENT_ID_hyp_enter] = { .ops = hyp_enter_ops, .nr_ops = 2 },
 };
 
 static void local_hvc(struct hvc_conduit *conduit, u32 cpu, struct hvc_regs *regs)
@@ -228,11 +255,10 @@ static void measure_text(u32 nr_cpus)
 		free_ring(nr);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
-	for (u32 i = 0; i < NR_REASONS; i++)
-		reason_texts[i] = (struct render_text){ reason_names[i],
-							(u32)strlen(reason_names[i]) };
+	(void)argc;
+	wanted = argv + 1;
 	if (render_event_check(&events[HYP_EVENT_ID_hyp_enter]))
 		return 1;
 	for (u32 i = 0; i < HYP_NR_EVENTS; i++)
@@ -242,7 +268,6 @@ int main(void)
 
 	limit_pages = get_memory((size_t)RING_PAGES * RB_PAGE_SIZE);
 	measure("limit", NULL, limit_batch);
-	free(limit_pages);
 	make_ring(0, RING_PAGES);
 	measure("writer, 16 bytes", NULL, selftest_batch);
 	measure("trace_hyp_enter", NULL, hyp_enter_batch);
@@ -251,5 +276,6 @@ int main(void)
 	measure_text(1);
 	measure_text(2);
 	measure_text(8);
+	free(limit_pages);
 	return 0;
 }

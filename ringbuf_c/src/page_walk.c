@@ -18,26 +18,6 @@ u32 rb_page_commit(const struct buffer_data_page *page, bool *broken)
 	return *broken ? 0 : (u32)commit;
 }
 
-/* Events of other producers may start on any byte (SPEC A.6). */
-struct unaligned_u32 {
-	u32 value;
-} __attribute__((packed));
-
-struct unaligned_u16 {
-	u16 value;
-} __attribute__((packed));
-
-/* Volatile: what has been checked must not be loaded again. */
-static u32 load_u32(const u8 *at)
-{
-	return ((const volatile struct unaligned_u32 *)at)->value;
-}
-
-static u16 load_u16(const u8 *at)
-{
-	return ((const volatile struct unaligned_u16 *)at)->value;
-}
-
 /* Size of data in long form; 0 when array[0] cannot be one. */
 static u32 long_size(u32 array0)
 {
@@ -66,10 +46,10 @@ static bool read_item(const u8 *at, u32 room, struct item *item)
 
 	if (room < sizeof(u32))
 		return false;
-	header = load_u32(at);
+	header = load_unaligned(u32, at);
 	item->type_len = header & RB_TYPE_LEN_MASK;
 	item->time_delta = header >> RB_TYPE_LEN_BITS;
-	item->array0 = room >= 2 * sizeof(u32) ? load_u32(at + 4) : 0;
+	item->array0 = room >= 2 * sizeof(u32) ? load_unaligned(u32, at + 4) : 0;
 	item->size = item_size(item, room);
 	return item->size && item->size <= room;
 }
@@ -91,8 +71,8 @@ static u64 advance_time(const struct item *item, u64 now)
 	}
 }
 
-enum rb_walk rb_walk_next(const u8 *data, u32 commit, u32 offset, u64 time_stamp,
-			  struct rb_record *record)
+enum rb_walk __rb_walk_slow(const u8 *data, u32 commit, u32 offset, u64 time_stamp,
+			    struct rb_record *record)
 {
 	struct item item;
 
@@ -113,7 +93,7 @@ enum rb_walk rb_walk_next(const u8 *data, u32 commit, u32 offset, u64 time_stamp
 			.time_stamp = time_stamp,
 			.payload = data + offset + header,
 			.length = item.size - header,
-			.id = load_u16(data + offset + header),
+			.id = load_unaligned(u16, data + offset + header),
 			.start = offset,
 			.next = offset + item.size,
 		};

@@ -1,40 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "ringbuf_c/reader.h"
-
-/* Broken pages that one read of images passes over before it says: nothing now. */
-#define MAX_SKIPS 64U
-
-static u32 min_u32(u32 a, u32 b)
-{
-	return a < b ? a : b;
-}
-
-/*
- * Word by word: both ends are 8-byte aligned except at the ends of a page, and a
- * copy that the compiler turns into memcpy() would need a libc.
- */
-static void copy_bytes(u8 *to, const u8 *from, u32 length)
-{
-	u32 i = 0;
-
-	for (; i + sizeof(u64) <= length; i += sizeof(u64))
-		__builtin_memcpy(to + i, from + i, sizeof(u64));
-	for (; i < length; i++)
-		to[i] = from[i];
-}
-
-static void clear_bytes(u8 *at, u32 length)
-{
-	for (u32 i = 0; i < length; i++)
-		at[i] = 0;
-}
+#include "reader_internal.h"
 
 /* --- one CPU ------------------------------------------------------------------ */
-
-static const struct buffer_data_page *reader_page(const struct reader_cpu *cpu)
-{
-	return (const struct buffer_data_page *)(cpu->pages + (size_t)cpu->page * RB_PAGE_SIZE);
-}
 
 static void poll_cpu(struct reader_cpu *cpu)
 {
@@ -49,12 +16,6 @@ static u64 cpu_unread(const struct reader_cpu *cpu)
 
 	/* Below zero: a page has shown more than the counters polled before. */
 	return unread > 0 ? (u64)unread : 0;
-}
-
-/* The batch: events that the last poll knew of. The next event is number read + lost. */
-static bool in_batch(const struct reader_cpu *cpu)
-{
-	return (s64)(cpu->entries - cpu->read - cpu->lost) > 0;
 }
 
 static void take_page(struct reader_cpu *cpu, u32 id)
@@ -97,6 +58,7 @@ static enum reader_next look_on_page(struct reader_cpu *cpu)
 
 	if (broken && cpu->offset <= RB_PAGE_CAPACITY)
 		return READER_BROKEN;
+	cpu->commit = commit;
 	if (cpu->offset >= commit)
 		return READER_NONE;
 	if (!cpu->offset)
@@ -142,15 +104,11 @@ static void give_up_promised(struct reader_cpu *cpu)
 	cpu->read += promised;
 }
 
-/* The next event of a CPU, if the batch has one. Swaps pages where needed. */
-static enum reader_next peek_cpu(struct reader *reader, u32 nr)
+enum reader_next __peek_cpu(struct reader *reader, u32 nr)
 {
 	struct reader_cpu *cpu = &reader->cpus[nr];
 
-	if (!in_batch(cpu))
-		return READER_NONE;
-	if (cpu->next == READER_NONE)
-		cpu->next = look_on_page(cpu);
+	cpu->next = look_on_page(cpu);
 	if (cpu->next != READER_NONE)
 		return cpu->next;
 	if (owns_tail(cpu)) {
@@ -170,15 +128,7 @@ static enum reader_next peek_cpu(struct reader *reader, u32 nr)
 	return cpu->next;
 }
 
-static void consume(struct reader_cpu *cpu)
-{
-	cpu->offset = cpu->record.next;
-	cpu->time_stamp = cpu->record.time_stamp;
-	cpu->read++;
-	cpu->next = READER_NONE;
-}
-
-static void skip_page(struct reader_cpu *cpu)
+void skip_page(struct reader_cpu *cpu)
 {
 	/* Behind any commit: nothing more is read from this page. */
 	cpu->offset = RB_PAGE_CAPACITY + 1;
@@ -188,15 +138,6 @@ static void skip_page(struct reader_cpu *cpu)
 }
 
 /* --- all CPUs ------------------------------------------------------------------ */
-
-static bool selected(const struct reader *reader, u32 nr, u32 wanted)
-{
-	return (wanted == READER_ALL_CPUS || wanted == nr) && reader->cpus[nr].meta;
-}
-
-#define for_each_cpu(reader, nr, wanted)                     \
-	for (u32 nr = 0; nr < (reader)->nr_cpus; nr++)       \
-		if (selected(reader, nr, wanted))
 
 bool reader_poll(struct reader *reader)
 {
@@ -216,223 +157,6 @@ u64 reader_unread(const struct reader *reader, u32 wanted)
 	for_each_cpu(reader, nr, wanted)
 		unread += cpu_unread(&reader->cpus[nr]);
 	return unread;
-}
-
-/* A broken page has no time of its own: it is reported where the CPU stands. */
-static u64 next_time(const struct reader_cpu *cpu)
-{
-	return cpu->next == READER_EVENT ? cpu->record.time_stamp : cpu->time_stamp;
-}
-
-/* The CPU with the oldest next event; ties go to the lowest number. nr_cpus: none. */
-static u32 oldest_cpu(struct reader *reader, u32 wanted)
-{
-	u32 oldest = reader->nr_cpus;
-	u64 time = 0;
-
-	for_each_cpu(reader, nr, wanted) {
-		if (peek_cpu(reader, nr) == READER_NONE)
-			continue;
-		if (oldest == reader->nr_cpus || next_time(&reader->cpus[nr]) < time) {
-			oldest = nr;
-			time = next_time(&reader->cpus[nr]);
-		}
-	}
-	return oldest;
-}
-
-static u32 take_carry(struct reader_carry *carry, u8 *out, u32 size)
-{
-	u32 length = min_u32(carry->length - carry->offset, size);
-
-	copy_bytes(out, carry->bytes + carry->offset, length);
-	carry->offset += length;
-	return length;
-}
-
-/* --- text ----------------------------------------------------------------------- */
-
-/* What a CPU has to say next: losses first, then the event or the broken page. */
-static u32 render_next(const struct reader *reader, u32 nr, char *out)
-{
-	const struct reader_cpu *cpu = &reader->cpus[nr];
-	u32 length = 0;
-
-	if (cpu->unreported)
-		length = render_lost(out, nr, cpu->unreported);
-	if (cpu->next == READER_BROKEN)
-		return length + render_corrupt(out + length, nr, cpu->page, cpu->offset);
-	return length + render_line(out + length, nr, &cpu->record, &reader->events);
-}
-
-static u32 next_max(const struct reader *reader, const struct reader_cpu *cpu)
-{
-	if (cpu->next == READER_BROKEN)
-		return RENDER_FRAME_MAX;
-	return render_line_max(&cpu->record, &reader->events);
-}
-
-static void text_consumed(struct reader_cpu *cpu)
-{
-	if (cpu->next == READER_BROKEN)
-		skip_page(cpu);
-	else
-		consume(cpu);
-	cpu->unreported = 0;
-	cpu->gap = false; /* the text has said it */
-}
-
-/*
- * Near the end of the buffer: the text goes by way of the carry. It stays unread
- * when it does not fit, except the first one, whose rest waits for the next read.
- */
-static u32 text_by_carry(struct reader *reader, u32 nr, struct reader_carry *carry, char *out,
-			 u32 size, bool first)
-{
-	u32 length = render_next(reader, nr, (char *)carry->bytes);
-
-	carry->offset = 0;
-	carry->length = 0;
-	if (length > size && !first)
-		return 0;
-	carry->length = length;
-	text_consumed(&reader->cpus[nr]);
-	return take_carry(carry, (u8 *)out, size);
-}
-
-u32 reader_text(struct reader *reader, u32 wanted, struct reader_carry *carry, char *out, u32 size)
-{
-	u32 done = take_carry(carry, (u8 *)out, size);
-
-	reader_poll(reader);
-	while (done < size) {
-		u32 nr = oldest_cpu(reader, wanted);
-		u32 length;
-
-		if (nr == reader->nr_cpus)
-			break;
-		if (size - done >= next_max(reader, &reader->cpus[nr])) {
-			length = render_next(reader, nr, out + done);
-			text_consumed(&reader->cpus[nr]);
-		} else {
-			length = text_by_carry(reader, nr, carry, out + done, size - done, !done);
-			if (!length)
-				break;
-		}
-		done += length;
-	}
-	return done;
-}
-
-/* --- page images ------------------------------------------------------------------ */
-
-static void put_u64(u8 *at, u64 value)
-{
-	__builtin_memcpy(at, &value, sizeof(value));
-}
-
-/* The first event of an image has the time of the page: delta 0. */
-static void clear_first_delta(u8 *data)
-{
-	u32 header;
-
-	__builtin_memcpy(&header, data, sizeof(header));
-	header &= RB_TYPE_LEN_MASK;
-	__builtin_memcpy(data, &header, sizeof(header));
-}
-
-/*
- * Consume events of a private copy of what our page holds from `start` on, as long as
- * they are well-formed. Returns their length in bytes.
- */
-static u32 consume_copy(struct reader_cpu *cpu, const u8 *data, u32 length, u32 start)
-{
-	struct rb_record record = { .next = 0, .time_stamp = cpu->record.time_stamp };
-
-	while (rb_walk_next(data, length, record.next, record.time_stamp, &record) == RB_WALK_EVENT)
-		cpu->read++;
-	cpu->offset = start + record.next;
-	cpu->time_stamp = record.time_stamp;
-	cpu->next = READER_NONE;
-	return record.next;
-}
-
-/* The `commit` of an image; the number of lost events goes behind the data if it fits. */
-static u64 image_commit(struct reader_cpu *cpu, u8 *data, u32 length)
-{
-	u64 commit = length;
-
-	if (cpu->unreported || cpu->gap)
-		commit |= RB_MISSED_EVENTS;
-	if (cpu->unreported && !cpu->gap && length + sizeof(u64) <= RB_PAGE_CAPACITY) {
-		put_u64(data + length, cpu->unreported);
-		commit |= RB_MISSED_STORED;
-	}
-	cpu->unreported = 0;
-	cpu->gap = false;
-	return commit;
-}
-
-/* An image of the rest of the page that @cpu owns, from its next event on. */
-static void make_image(struct reader_cpu *cpu, u8 *image)
-{
-	const struct buffer_data_page *page = reader_page(cpu);
-	u8 *data = image + RB_PAGE_HEADER;
-	u32 start = cpu->record.start;
-	u64 time_stamp = cpu->record.time_stamp;
-	bool broken;
-	u32 commit = rb_page_commit(page, &broken);
-	/* A hostile writer may have taken back what it had committed. */
-	u32 length = commit > start ? commit - start : 0;
-
-	copy_bytes(data, page->data + start, length);
-	if (length >= sizeof(u32))
-		clear_first_delta(data);
-	length = consume_copy(cpu, data, length, start);
-	clear_bytes(data + length, RB_PAGE_CAPACITY - length);
-	put_u64(image, time_stamp);
-	put_u64(image + sizeof(u64), image_commit(cpu, data, length));
-}
-
-/*
- * The next CPU that has an image to give; pages that cannot be read are passed over,
- * but a writer that makes nothing else shall not keep us here for ever.
- */
-static u32 oldest_image_cpu(struct reader *reader, u32 wanted)
-{
-	for (u32 skipped = 0; skipped < MAX_SKIPS; skipped++) {
-		u32 nr = oldest_cpu(reader, wanted);
-
-		if (nr == reader->nr_cpus || reader->cpus[nr].next == READER_EVENT)
-			return nr;
-		skip_page(&reader->cpus[nr]);
-	}
-	return reader->nr_cpus;
-}
-
-u32 reader_raw(struct reader *reader, u32 wanted, struct reader_carry *carry, u8 *out, u32 size)
-{
-	u32 done = take_carry(carry, out, size);
-
-	if (!size)
-		return 0;
-	reader_poll(reader);
-	while (!done || size - done >= RB_PAGE_SIZE) {
-		u32 nr = oldest_image_cpu(reader, wanted);
-
-		if (nr == reader->nr_cpus)
-			break;
-		if (size - done >= RB_PAGE_SIZE) {
-			make_image(&reader->cpus[nr], out + done);
-			done += RB_PAGE_SIZE;
-			continue;
-		}
-		make_image(&reader->cpus[nr], carry->bytes);
-		carry->offset = 0;
-		carry->length = RB_PAGE_SIZE;
-		return take_carry(carry, out, size);
-	}
-	return done;
 }
 
 /* --- the rest ------------------------------------------------------------------------ */

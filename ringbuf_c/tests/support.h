@@ -224,7 +224,7 @@ struct test_remote {
 
 /* The one event of the test rings: `selftest id=%llu` */
 static const struct render_op test_ops[] = {
-	{ .kind = RENDER_TEXT, .text = { "selftest id=", 12 } },
+	{ .kind = RENDER_TEXT, .text = RENDER_LITERAL("selftest id=") },
 	{ .kind = RENDER_UNSIGNED, .size = 8, .offset = offsetof(struct test_event, serial) },
 };
 

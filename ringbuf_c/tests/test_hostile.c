@@ -116,11 +116,11 @@ static void hostile_hvc(struct hvc_conduit *conduit, u32 cpu, struct hvc_regs *r
 
 /* --- the reader -------------------------------------------------------------------- */
 
-static const struct render_text names[] = { { "smc", 3 }, { "hvc", 3 } };
-static const struct render_symbols symbols = { names, ARRAY_SIZE(names), { "unknown", 7 } };
+static const struct render_text names[] = { RENDER_LITERAL("smc"), RENDER_LITERAL("hvc") };
+static const struct render_symbols symbols = { names, ARRAY_SIZE(names), RENDER_LITERAL("unknown") };
 
 static const struct render_op short_ops[] = {
-	{ .kind = RENDER_TEXT, .text = { "hyp_enter reason=", 17 } },
+	{ .kind = RENDER_TEXT, .text = RENDER_LITERAL("hyp_enter reason=") },
 	{ .kind = RENDER_SYMBOL, .size = 1, .offset = 2, .symbols = &symbols },
 	{ .kind = RENDER_SIGNED, .size = 4, .offset = 4 },
 };

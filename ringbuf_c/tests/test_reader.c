@@ -320,6 +320,8 @@ static char *put_image_text(char *out, u32 cpu, const struct image *image)
 	struct render_table table = { test_events, ARRAY_SIZE(test_events) };
 	struct rb_record record = { .time_stamp = image->time_stamp };
 
+	struct render_prefix prefix = { 0 };
+
 	check_image(image);
 	if (image->commit & RB_MISSED_STORED)
 		out += render_lost(out, cpu, image_lost(image));
@@ -327,7 +329,7 @@ static char *put_image_text(char *out, u32 cpu, const struct image *image)
 		out += sprintf(out, "CPU:%u [LOST SOME]\n", cpu);
 	while (rb_walk_next(image->data, image_length(image), record.next, record.time_stamp,
 			    &record) == RB_WALK_EVENT)
-		out += render_line(out, cpu, &record, &table);
+		out += render_line(out, &prefix, cpu, &record, render_find(&table, record.id));
 	assert_int_equal(record.next, image_length(image)); /* whole events, and nothing else */
 	*out = 0;
 	return out;

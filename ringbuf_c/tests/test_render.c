@@ -9,13 +9,16 @@
 static void expect_line(u32 cpu, const struct rb_record *record, const struct render_table *table,
 			const char *expected)
 {
-	u32 max = render_line_max(record, table);
+	const struct render_event *event = render_find(table, record->id);
+	struct render_prefix prefix = { 0 };
+	u32 max = render_line_max(event);
 	char *line = calloc(1, max + 1); /* exactly as large as promised: ASan watches */
 	u32 length;
 
 	assert_non_null(line);
-	length = render_line(line, cpu, record, table);
+	length = render_line(line, &prefix, cpu, record, event);
 	assert_true(length <= max);
+	line[length] = 0; /* what is behind it is anything */
 	assert_string_equal(line, expected);
 	assert_int_equal(length, strlen(expected));
 	free(line);
@@ -48,16 +51,16 @@ static void test_prefix(void **state)
 /* --- whole events -------------------------------------------------------------------------- */
 
 static const struct render_text reason_texts[] = {
-	{ "smc", 3 }, { "hvc", 3 }, { "sys", 3 }, { "psci", 4 }, { "host_abort", 10 },
+	RENDER_LITERAL("smc"), RENDER_LITERAL("hvc"), RENDER_LITERAL("sys"), RENDER_LITERAL("psci"), RENDER_LITERAL("host_abort"),
 };
 
 static const struct render_symbols reasons = { reason_texts, ARRAY_SIZE(reason_texts),
-					       { "unknown", 7 } };
+					       RENDER_LITERAL("unknown") };
 
 static const struct render_op hyp_enter_ops[] = {
-	{ .kind = RENDER_TEXT, .text = { "hyp_enter reason=", 17 } },
+	{ .kind = RENDER_TEXT, .text = RENDER_LITERAL("hyp_enter reason=") },
 	{ .kind = RENDER_SYMBOL, .size = 1, .offset = 2, .symbols = &reasons },
-	{ .kind = RENDER_TEXT, .text = { " vcpu=", 6 } },
+	{ .kind = RENDER_TEXT, .text = RENDER_LITERAL(" vcpu=") },
 	{ .kind = RENDER_SIGNED, .size = 4, .offset = 4 },
 };
 
@@ -258,10 +261,10 @@ static void test_symbol_width(void **state)
 	(void)state;
 	for (u32 i = 0; i < ARRAY_SIZE(cases); i++) {
 		struct render_op ops[] = {
-			{ .kind = RENDER_TEXT, .text = { "|", 1 } },
+			{ .kind = RENDER_TEXT, .text = RENDER_LITERAL("|") },
 			{ .kind = RENDER_SYMBOL, .size = 1, .width = cases[i].width,
 			  .flags = cases[i].flags, .symbols = &reasons },
-			{ .kind = RENDER_TEXT, .text = { "|", 1 } },
+			{ .kind = RENDER_TEXT, .text = RENDER_LITERAL("|") },
 		};
 		struct render_event event = { .ops = ops, .nr_ops = 3 };
 		struct render_table one = { &event, 1 };
@@ -281,7 +284,7 @@ static const struct {
 	struct render_op op;
 	int ret;
 } checks[] = {
-	{ "text", { .kind = RENDER_TEXT, .text = { "x", 1 } }, 0 },
+	{ "text", { .kind = RENDER_TEXT, .text = RENDER_LITERAL("x") }, 0 },
 	{ "no such kind", { .kind = RENDER_SYMBOL + 1, .size = 4 }, -EINVAL },
 	{ "no such kind", { .kind = 255, .size = 4 }, -EINVAL },
 	{ "size 0", { .kind = RENDER_UNSIGNED, .size = 0 }, -EINVAL },
@@ -336,9 +339,9 @@ static void test_check_sum(void **state)
 
 static void test_check_longest_symbol(void **state)
 {
-	static const struct render_text texts[] = { { "", 0 }, { "a", 1 } };
-	static const struct render_symbols wide_fallback = { texts, 2, { "unknown", 7 } };
-	static const struct render_symbols no_symbols = { NULL, 0, { "", 0 } };
+	static const struct render_text texts[] = { RENDER_LITERAL(""), RENDER_LITERAL("a") };
+	static const struct render_symbols wide_fallback = { texts, 2, RENDER_LITERAL("unknown") };
+	static const struct render_symbols no_symbols = { NULL, 0, RENDER_LITERAL("") };
 	static const struct render_symbols too_long = { texts, 2, { NULL, RENDER_LINE_MAX } };
 	struct render_op op = { .kind = RENDER_SYMBOL, .size = 1 };
 	struct render_event event = { .ops = &op, .nr_ops = 1 };

@@ -224,11 +224,12 @@ static void page_text(const struct buffer_data_page *page, char *out)
 {
 	struct render_table table = { test_events, ARRAY_SIZE(test_events) };
 	struct rb_record record = { .time_stamp = page->time_stamp };
+	struct render_prefix prefix = { 0 };
 	enum rb_walk walk;
 
 	while ((walk = rb_walk_next(page->data, (u32)page->commit, record.next, record.time_stamp,
 				    &record)) == RB_WALK_EVENT)
-		out += render_line(out, 2, &record, &table);
+		out += render_line(out, &prefix, 2, &record, render_find(&table, record.id));
 	*out = 0;
 	if (walk == RB_WALK_BROKEN)
 		sprintf(out, "BROKEN AT %u\n", record.next);

@@ -32,13 +32,58 @@ enum rb_walk {
  */
 u32 rb_page_commit(const struct buffer_data_page *page, bool *broken);
 
+/* rb_walk_next() for all that is not a data event in long form. */
+enum rb_walk __rb_walk_slow(const u8 *data, u32 commit, u32 offset, u64 time_stamp,
+			    struct rb_record *record);
+
+/* Events of other producers may start on any byte (SPEC A.6). */
+struct unaligned_u64 {
+	u64 value;
+} __attribute__((packed));
+
+struct unaligned_u32 {
+	u32 value;
+} __attribute__((packed));
+
+struct unaligned_u16 {
+	u16 value;
+} __attribute__((packed));
+
+/* Volatile: what has been checked must not be loaded again. */
+#define load_unaligned(type, at) (((const volatile struct unaligned_##type *)(at))->value)
+
 /**
  * rb_walk_next - find the event at @offset, or behind what is not an event there.
  * @data: data[] of a page
  * @commit: from rb_page_commit()
  * @time_stamp: ns, time of what precedes @offset: of the page when @offset is 0
+ *
+ * Inlined for what a remote writes most: the event that is all of RB_WALK_EVENT,
+ * checked as in the slow path.
  */
-enum rb_walk rb_walk_next(const u8 *data, u32 commit, u32 offset, u64 time_stamp,
-			  struct rb_record *record);
+static __always_inline enum rb_walk rb_walk_next(const u8 *data, u32 commit, u32 offset,
+						 u64 time_stamp, struct rb_record *record)
+{
+	const u8 *at = data + offset;
+	u64 header;
+	u32 array0;
+
+	if (unlikely(offset >= commit || commit - offset < RB_EVENT_HEADER + sizeof(u16)))
+		return __rb_walk_slow(data, commit, offset, time_stamp, record);
+	header = load_unaligned(u64, at);
+	array0 = (u32)(header >> 32);
+	if (unlikely((header & RB_TYPE_LEN_MASK) != RB_TYPE_DATA_LONG ||
+		     array0 < sizeof(u32) + sizeof(u16) || array0 > commit - offset - sizeof(u32)))
+		return __rb_walk_slow(data, commit, offset, time_stamp, record);
+	*record = (struct rb_record){
+		.time_stamp = time_stamp + ((u32)header >> RB_TYPE_LEN_BITS),
+		.payload = at + RB_EVENT_HEADER,
+		.length = array0 - (u32)sizeof(u32),
+		.id = load_unaligned(u16, at + RB_EVENT_HEADER),
+		.start = offset,
+		.next = offset + (u32)sizeof(u32) + array0,
+	};
+	return RB_WALK_EVENT;
+}
 
 #endif

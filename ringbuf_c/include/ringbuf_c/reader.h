@@ -22,6 +22,11 @@
 
 enum reader_next { READER_NONE, READER_EVENT, READER_BROKEN };
 
+struct reader_turn {
+	u64 time; /* ns, of the next event */
+	u32 nr;   /* the CPU */
+};
+
 struct reader_cpu {
 	const struct trace_buffer_meta *meta; /* shared; NULL: CPU not in the buffer */
 	const u8 *pages;                      /* shared; page id is at pages + id * RB_PAGE_SIZE */
@@ -34,6 +39,7 @@ struct reader_cpu {
 	/* where we are: */
 	u32 page;       /* the page that we own */
 	u32 offset;     /* in its data[]: all before is consumed */
+	u32 commit;     /* of its data[], when we last looked */
 	u64 time_stamp; /* ns, of what is before offset */
 
 	u64 taken; /* pages, by swaps */
@@ -48,6 +54,10 @@ struct reader_cpu {
 
 	enum reader_next next; /* what `record` holds; READER_NONE: look again */
 	struct rb_record record;
+
+	struct render_prefix prefix;
+
+	struct reader_turn turn; /* a place in the merge, not of this CPU: see turns.c */
 };
 
 struct reader {

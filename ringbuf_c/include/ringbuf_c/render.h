@@ -14,21 +14,34 @@
 
 /* No line is longer, newline included; an event whose text could be is refused. */
 #define RENDER_LINE_MAX 4096U
-/* Room that a LOST line, the CPU, the time, an UNKNOWN text and the newline can take. */
+/*
+ * Room that a LOST line, the CPU, the time, an UNKNOWN text and the newline can take, and
+ * what is written behind the line and does not belong to it.
+ */
 #define RENDER_FRAME_MAX 160U
 
 enum render_kind {
-	RENDER_TEXT,     /* `text` as it is */
+	RENDER_TEXT,     /* no field: `text` alone */
 	RENDER_UNSIGNED, /* field in decimal */
 	RENDER_SIGNED,
 	RENDER_HEX,      /* field in lower-case hexadecimal, no prefix */
 	RENDER_SYMBOL,   /* field as an entry of `symbols` */
 };
 
+/*
+ * @text can be read up to a multiple of RENDER_TEXT_ALIGN bytes, however long it is: it
+ * is copied in pieces of that size.
+ */
 struct render_text {
 	const char *text;
 	u32 length;
 };
+
+#define RENDER_TEXT_ALIGN 16U
+#define RENDER_TEXT_PADDING "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+
+/* A string literal as a struct render_text. */
+#define RENDER_LITERAL(literal) { literal RENDER_TEXT_PADDING, sizeof(literal) - 1 }
 
 struct render_symbols {
 	const struct render_text *symbols; /* of the values 0 to nr - 1 */
@@ -39,16 +52,15 @@ struct render_symbols {
 #define RENDER_LEFT 1U /* pad on the right */
 #define RENDER_ZERO 2U /* pad with zeros instead of blanks */
 
+/* A piece of text, and the field that follows it. */
 struct render_op {
 	u8 kind;    /* enum render_kind */
 	u8 size;    /* of the field: 1, 2, 4 or 8 bytes */
 	u8 flags;   /* RENDER_LEFT, RENDER_ZERO */
 	u8 width;   /* characters, at least; 0: as many as there are */
 	u32 offset; /* of the field in the payload, bytes */
-	union {
-		struct render_text text;
-		const struct render_symbols *symbols;
-	};
+	struct render_text text; /* as it is, before the field; may be empty */
+	const struct render_symbols *symbols;
 };
 
 struct render_event {
@@ -64,6 +76,21 @@ struct render_table {
 	u32 nr;
 };
 
+/* render_find - the event of an id; one without operations if there is none. */
+static inline const struct render_event *render_find(const struct render_table *table, u16 id)
+{
+	static const struct render_event unknown;
+
+	return id < table->nr ? &table->events[id] : &unknown;
+}
+
+/* What begins all lines of a CPU within a millisecond. Zeroed: not known yet. */
+struct render_prefix {
+	u64 msec; /* ns; when the millisecond began */
+	u32 length;
+	char text[32];
+};
+
 /**
  * render_event_check - make sure that the operations of an event are safe to run.
  *
@@ -75,21 +102,29 @@ int render_event_check(struct render_event *event);
 
 /**
  * render_line - one event as one line.
- * @out: at least render_line_max() bytes
+ * @out: at least render_line_max() bytes, which may all be written to
+ * @prefix: of this CPU
+ * @event: render_find() of record->id
  *
  * An unknown id gives `UNKNOWN id=N`, a record too short for its fields
- * `[SHORT EVENT id=N length=N]`. Return: the number of bytes written.
+ * `[SHORT EVENT id=N length=N]`. Return: the length of the line.
  */
-u32 render_line(char *out, u32 cpu, const struct rb_record *record,
-		const struct render_table *table);
+u32 render_line(char *out, struct render_prefix *prefix, u32 cpu, const struct rb_record *record,
+		const struct render_event *event);
 
-/** render_line_max - no line of this record is longer. */
-u32 render_line_max(const struct rb_record *record, const struct render_table *table);
+/** render_line_max - room that a line of this event can need. */
+static inline u32 render_line_max(const struct render_event *event)
+{
+	return RENDER_FRAME_MAX + event->max_text;
+}
 
-/** render_lost - `CPU:%u [LOST %llu EVENTS]\n`; below RENDER_FRAME_MAX / 2 bytes. */
+/**
+ * render_lost - `CPU:%u [LOST %llu EVENTS]\n`
+ * @out: RENDER_FRAME_MAX / 2 bytes, which may all be written to
+ */
 u32 render_lost(char *out, u32 cpu, u64 lost);
 
-/** render_corrupt - `CPU:%u [CORRUPT PAGE %u AT %u]\n`: page id, offset in data[]. */
+/** render_corrupt - `CPU:%u [CORRUPT PAGE %u AT %u]\n`: page id, offset in data[]; so too. */
 u32 render_corrupt(char *out, u32 cpu, u32 page, u32 offset);
 
 #endif

@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the parts of the reader share: one CPU (reader.c), the merge (turns.c), text
+ * (reader_text.c) and page images (reader_raw.c).
+ */
+#ifndef RINGBUF_C_READER_INTERNAL_H
+#define RINGBUF_C_READER_INTERNAL_H
+
+#include "ringbuf_c/reader.h"
+
+/* --- reader.c: one CPU ------------------------------------------------------------- */
+
+/*
+ * What is left of the batch: events that the last poll knew of. The next event is
+ * number read + lost.
+ */
+static inline s64 left_of_batch(const struct reader_cpu *cpu)
+{
+	return (s64)(cpu->entries - cpu->read - cpu->lost);
+}
+
+static inline const struct buffer_data_page *reader_page(const struct reader_cpu *cpu)
+{
+	return (const struct buffer_data_page *)(cpu->pages + (size_t)cpu->page * RB_PAGE_SIZE);
+}
+
+static inline bool in_batch(const struct reader_cpu *cpu)
+{
+	return left_of_batch(cpu) > 0;
+}
+
+/* peek_cpu() when it has not been looked for yet. */
+enum reader_next __peek_cpu(struct reader *reader, u32 nr);
+
+/* The next event of a CPU, if the batch has one. Swaps pages where needed. */
+static inline enum reader_next peek_cpu(struct reader *reader, u32 nr)
+{
+	struct reader_cpu *cpu = &reader->cpus[nr];
+
+	if (!in_batch(cpu))
+		return READER_NONE;
+	return cpu->next != READER_NONE ? cpu->next : __peek_cpu(reader, nr);
+}
+
+/* Read nothing more of the page that we own. */
+void skip_page(struct reader_cpu *cpu);
+
+/* Whether the CPU is in the buffer, and one of those asked for. */
+static inline bool selected(const struct reader *reader, u32 nr, u32 wanted)
+{
+	return (wanted == READER_ALL_CPUS || wanted == nr) && reader->cpus[nr].meta;
+}
+
+#define for_each_cpu(reader, nr, wanted)               \
+	for (u32 nr = 0; nr < (reader)->nr_cpus; nr++) \
+		if (selected(reader, nr, wanted))
+
+/* --- turns.c: the merge ------------------------------------------------------------ */
+
+/*
+ * The CPUs that have something to give, as a heap in reader->cpus[].turn: the one
+ * whose next event is the oldest is the first; ties go to the lowest number.
+ *
+ * Who has nothing when the turns begin, or when its turn ends, is out until they begin
+ * again: the batch is that of the last poll.
+ */
+struct turns {
+	struct reader *reader;
+	u32 nr; /* CPUs in the heap */
+};
+
+struct turns begin_turns(struct reader *reader, u32 wanted);
+
+/* The CPU whose turn it is. Only while turns->nr > 0. */
+static inline u32 turn_of(const struct turns *turns)
+{
+	return turns->reader->cpus[0].turn.nr;
+}
+
+/* As long as its events are not later than this (ns), it stays its turn. */
+u64 turn_until(const struct turns *turns);
+
+static inline struct reader_turn *slot_of(const struct turns *turns, u32 slot)
+{
+	return &turns->reader->cpus[slot].turn;
+}
+
+/* The oldest first; ties go to the lowest number. */
+static inline bool before(struct reader_turn a, struct reader_turn b)
+{
+	return a.time < b.time || (a.time == b.time && a.nr < b.nr);
+}
+
+/* A broken page has no time of its own: it is reported where the CPU stands. */
+static inline struct reader_turn turn_of_cpu(const struct reader *reader, u32 nr)
+{
+	const struct reader_cpu *cpu = &reader->cpus[nr];
+	u64 time = cpu->next == READER_EVENT ? cpu->record.time_stamp : cpu->time_stamp;
+
+	return (struct reader_turn){ .time = time, .nr = nr };
+}
+
+/* Put @turn where it belongs, at @slot or below. */
+void sift_down(const struct turns *turns, u32 slot, struct reader_turn turn);
+
+/* The CPU whose turn it was has given something: look at what it has now. */
+static inline void end_turn(struct turns *turns)
+{
+	u32 nr = turn_of(turns);
+	struct reader_turn turn;
+
+	if (peek_cpu(turns->reader, nr) != READER_NONE)
+		turn = turn_of_cpu(turns->reader, nr);
+	else
+		turn = *slot_of(turns, --turns->nr);
+
+	if (turns->nr == 2 && before(*slot_of(turns, 1), turn)) {
+		/* two that take turns: the commonest of all, and all there is to do */
+		*slot_of(turns, 0) = *slot_of(turns, 1);
+		*slot_of(turns, 1) = turn;
+	} else {
+		sift_down(turns, 0, turn);
+	}
+}
+
+/* --- bytes --------------------------------------------------------------------------- */
+
+static inline u32 min_u32(u32 a, u32 b)
+{
+	return a < b ? a : b;
+}
+
+/*
+ * Word by word: both ends are 8-byte aligned except at the ends of a page, and a
+ * copy that the compiler turns into memcpy() would need a libc.
+ */
+static inline void copy_bytes(u8 *to, const u8 *from, u32 length)
+{
+	u32 i = 0;
+
+	for (; i + sizeof(u64) <= length; i += sizeof(u64))
+		__builtin_memcpy(to + i, from + i, sizeof(u64));
+	for (; i < length; i++)
+		to[i] = from[i];
+}
+
+/* Deliver what an open file still owes. Returns bytes. */
+static inline u32 take_carry(struct reader_carry *carry, u8 *out, u32 size)
+{
+	u32 length = min_u32(carry->length - carry->offset, size);
+
+	copy_bytes(out, carry->bytes + carry->offset, length);
+	carry->offset += length;
+	return length;
+}
+
+#endif
