@@ -273,7 +273,9 @@ u32 render_line(char *out, struct render_prefix *prefix, u32 cpu, const struct r
 	u64 nsec = record->time_stamp - prefix->msec;
 	char *end;
 
-	if (unlikely(nsec >= NSEC_PER_MSEC || !prefix->length)) {
+	/* The last millisecond of all is shorter: then the difference can wrap. */
+	if (unlikely(nsec >= NSEC_PER_MSEC || record->time_stamp < prefix->msec ||
+		     !prefix->length)) {
 		make_prefix(prefix, cpu, record->time_stamp);
 		nsec = record->time_stamp - prefix->msec;
 	}

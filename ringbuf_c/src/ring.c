@@ -264,9 +264,13 @@ static void reset_counters(struct simple_rb_per_cpu *rb)
 	WRITE_ONCE(meta->dropped, 0);
 }
 
-/* No events, no counts; the writer begins on page @head. */
+/*
+ * No events, no counts; the writer begins on page @head. The tags count lost pages: they
+ * begin again too, or a tag from before could come a second time.
+ */
 static void start_over(struct simple_rb_per_cpu *rb, u32 head)
 {
+	WRITE_ONCE(rb->bpages[rb->bpages[head].prev].next, make_head_link(head, 0));
 	for (u32 i = 0; i < rb->nr_pages; i++)
 		reset_page(&rb->bpages[i]);
 	reset_counters(rb);
