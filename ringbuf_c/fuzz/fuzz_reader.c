@@ -86,7 +86,6 @@ struct cpu_state {
 	u64 unreported;       /* before it */
 	u32 swaps;            /* pages given */
 	u64 lost_now;
-	bool took_back;       /* a negative loss */
 	u32 lines, corrupt;
 	u64 lost_lines;       /* the sum of their numbers */
 };
@@ -247,12 +246,34 @@ static void run_hypervisor(void)
 	}
 }
 
-/* What reader_stats() must say of this swap. */
-static void note_answer(struct cpu_state *cpu)
+/* A hypervisor cannot have lost more than it says that it wrote. */
+static u64 believed_loss(const struct reader_cpu *reader)
 {
-	u64 lost = cpu->meta->reader.lost_events;
+	s64 unseen = (s64)(reader->meta->entries - reader->read - reader->lost);
+	u64 lost = reader->meta->reader.lost_events;
 
-	cpu->swap_error = run.answer_x0 ? -EOPNOTSUPP : (int)run.answer_x1;
+	if (unseen < 0)
+		return 0;
+	return lost < (u64)unseen ? lost : (u64)unseen;
+}
+
+/* What a reader has to make of the answer. */
+static s64 answered_error(void)
+{
+	s64 result = (s64)run.answer_x1;
+
+	if (run.answer_x0)
+		return -EOPNOTSUPP;
+	return result <= 0 && result >= -4095 ? result : -EPROTO;
+}
+
+/* What reader_stats() must say of this swap. */
+static void note_answer(u32 nr)
+{
+	struct cpu_state *cpu = &run.of[nr];
+	u64 lost = believed_loss(&run.cpus[nr]);
+
+	cpu->swap_error = answered_error();
 	if (cpu->swap_error)
 		return;
 	if (cpu->meta->reader.id >= SCRIPT_PAGES) {
@@ -263,7 +284,6 @@ static void note_answer(struct cpu_state *cpu)
 	cpu->swaps++;
 	cpu->lost += lost;
 	cpu->lost_now += lost;
-	cpu->took_back |= (s64)lost < 0;
 }
 
 static void hostile_hvc(struct hvc_conduit *conduit, u32 cpu, struct hvc_regs *regs)
@@ -273,7 +293,7 @@ static void hostile_hvc(struct hvc_conduit *conduit, u32 cpu, struct hvc_regs *r
 	require(regs->x1 < SCRIPT_CPUS && regs->x1 != SCRIPT_ABSENT_CPU);
 	run.hypercalls++;
 	run_hypervisor();
-	note_answer(&run.of[regs->x1]);
+	note_answer((u32)regs->x1);
 	regs->x0 = run.answer_x0;
 	regs->x1 = run.answer_x1;
 }
@@ -293,7 +313,6 @@ static void begin_call(void)
 		cpu->unreported = run.cpus[nr].unreported;
 		cpu->swaps = cpu->lines = cpu->corrupt = 0;
 		cpu->lost_now = cpu->lost_lines = 0;
-		cpu->took_back = false;
 	}
 }
 
@@ -326,7 +345,7 @@ static void check_paid(u32 nr, const struct reader_stats *stats)
 	require(cpu->events <= (cpu->given + 1) * EVENTS_MAX);
 	require(cpu->corrupt <= cpu->swaps + 1);
 	require(stats->broken_pages - cpu->before.broken_pages <= cpu->swaps + 1);
-	if (cpu->lines && !cpu->took_back)
+	if (cpu->lines)
 		require(cpu->lines <= above_zero(promised));
 }
 

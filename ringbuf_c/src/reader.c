@@ -18,9 +18,20 @@ static u64 cpu_unread(const struct reader_cpu *cpu)
 	return unread > 0 ? (u64)unread : 0;
 }
 
-static void take_page(struct reader_cpu *cpu, u32 id)
+/* What the swap says was lost, but not more than was ever written and is not accounted for. */
+static u64 newly_lost(const struct reader_cpu *cpu)
 {
 	u64 lost = READ_ONCE(cpu->meta->reader.lost_events);
+	s64 unseen = (s64)(READ_ONCE(cpu->meta->entries) - cpu->read - cpu->lost);
+
+	if (unseen < 0)
+		return 0;
+	return lost < (u64)unseen ? lost : (u64)unseen;
+}
+
+static void take_page(struct reader_cpu *cpu, u32 id)
+{
+	u64 lost = newly_lost(cpu);
 
 	cpu->page = id;
 	cpu->taken++;
@@ -185,6 +196,9 @@ void reader_stats(const struct reader *reader, u32 nr, struct reader_stats *stat
 {
 	const struct reader_cpu *cpu = &reader->cpus[nr];
 
+	*stats = (struct reader_stats){ 0 };
+	if (!cpu->meta)
+		return;
 	*stats = (struct reader_stats){
 		.entries = cpu->entries,
 		.overrun = cpu->overrun,

@@ -34,10 +34,16 @@ struct hvc_conduit {
 	void (*hvc)(struct hvc_conduit *conduit, u32 cpu, struct hvc_regs *regs);
 };
 
-/** hvc_result - 0 or -errno of the call that filled @regs. */
+#define HVC_MAX_ERRNO 4095
+
+/** hvc_result - 0 or -errno of the call that filled @regs; -EPROTO if x1 is neither. */
 static inline int hvc_result(const struct hvc_regs *regs)
 {
-	return regs->x0 ? -EOPNOTSUPP : (int)(s64)regs->x1;
+	s64 result = (s64)regs->x1;
+
+	if (regs->x0)
+		return -EOPNOTSUPP;
+	return result > 0 || result < -HVC_MAX_ERRNO ? -EPROTO : (int)result;
 }
 
 #endif

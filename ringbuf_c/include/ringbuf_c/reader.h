@@ -8,6 +8,29 @@
  *
  * The law of conservation, for each CPU, in struct reader_stats:
  *     entries = read + overrun + unread
+ *
+ * The writer is not trusted. What it may get wrong, and what a reader then sees:
+ *
+ *   an event that is none: length 0 to 3, past  `CPU:n [CORRUPT PAGE id AT offset]` once,
+ *   the committed data or the page; a           where offset is the end of the last good
+ *   `commit` past the page                      event; the rest of the page is skipped
+ *   an id that no event has                     the line says `UNKNOWN id=N`
+ *   an event shorter than its fields            `[SHORT EVENT id=N length=N]`
+ *   padding (type 29) with delta 0 in mid-page  ends the page, as in SPEC A.6: silent
+ *   a time that runs backwards                  as SPEC B.4 has it: a delta of 59 bits, so
+ *                                               a time that is far ahead
+ *   reader.id out of range                      no page: swap_error is -ERANGE, nothing is
+ *                                               read until the next call tries again
+ *   a swap that fails                           the same, with its error (-EPROTO if it is
+ *                                               not an error either)
+ *   lost_events beyond what was written         cut to what is not accounted for
+ *   counters that run backwards                 nothing is unread until they are ahead again
+ *   events promised and not there               given up: they count as read and skipped
+ *   a `commit` taken back                       what was seen before is delivered; a page
+ *                                               image may be empty
+ *
+ * Reading goes on with the next page in each case. Only the law does not hold for counters
+ * that were made up.
  */
 #ifndef RINGBUF_C_READER_H
 #define RINGBUF_C_READER_H
@@ -47,7 +70,8 @@ struct reader_cpu {
 	u64 read; /* events consumed */
 	u64 lost; /* events that the swaps so far reported as lost */
 	u64 unreported; /* of these: what no reader has been told yet */
-	u64 skipped; /* events that broken pages made unreadable; they count as read */
+	u64 skipped; /* events promised and not found, on broken pages or not at all; */
+		     /* they count as read */
 	u64 broken_pages;
 	bool gap;       /* a page was skipped, and no reader of images has been told yet */
 	int swap_error; /* of the last swap: 0 or -errno */
@@ -114,14 +138,16 @@ u32 reader_text(struct reader *reader, u32 cpu, struct reader_carry *carry, char
  *
  * As many pages as fit; with READER_ALL_CPUS, the page with the oldest first event
  * first. Image: time_stamp of its first event, `commit` with the flags of SPEC A.5,
- * whole events, zeros. With @size below a page, the rest of the image is carried and
+ * whole events, zeros. Pages that are broken from their next event on are passed over, up
+ * to 64 in one call. With @size below a page, the rest of the image is carried and
  * the following reads deliver it first. Return: bytes written; 0 when nothing is there.
  */
 u32 reader_raw(struct reader *reader, u32 cpu, struct reader_carry *carry, u8 *out, u32 size);
 
+/** reader_stats - the counters of @cpu; all 0 if it is not in the buffer. */
+void reader_stats(const struct reader *reader, u32 cpu, struct reader_stats *stats);
+
 /** reader_reset - the hypervisor has reset @cpu: forget the position and the counts. */
 void reader_reset(struct reader *reader, u32 cpu);
-
-void reader_stats(const struct reader *reader, u32 cpu, struct reader_stats *stats);
 
 #endif
