@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from types import FrameType
@@ -13,10 +14,15 @@ from hyptracefs.remote import Remote
 from hyptracefs.tree import Tree
 from tests.support import Running, run_jumping, running
 
-# No test may fail because the machine is busy; one that hangs is ended after this long.
-settings.register_profile("hyptracefs", deadline=None)
-settings.load_profile("hyptracefs")
-_HANGS_S = 120
+# No test may fail because the machine is busy, nor because of what it happened to try this
+# time; HYPOTHESIS_PROFILE=long tries more, and something else each time.
+settings.register_profile("hyptracefs", deadline=None, derandomize=True, database=None)
+settings.register_profile("long", deadline=None, derandomize=False, max_examples=10_000)
+_PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "hyptracefs")
+settings.load_profile(_PROFILE)
+
+# A test that hangs is ended after this long.
+_HANGS_S = 3600 if _PROFILE == "long" else 120
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -81,12 +81,12 @@ def parse_format(text: str) -> Format:
     return Format(int(_in_text(r"^ID: (\d+)$", text)), name, tuple(fields))
 
 
-class _Record(NamedTuple):
+class Record(NamedTuple):
     time: int
     payload: bytes
 
 
-def _records(data: bytes, time: int) -> Iterator[_Record]:
+def records(data: bytes, time: int) -> Iterator[Record]:
     at = 0
     while at < len(data):
         header, array = struct.unpack_from("<II", data, at)
@@ -107,7 +107,7 @@ def _records(data: bytes, time: int) -> Iterator[_Record]:
             start = at + (4 if type_len else 8)
             at += 4 + (4 * type_len if type_len else array)
             assert start <= at <= len(data)
-            yield _Record(time, data[start:at])
+            yield Record(time, data[start:at])
 
 
 class Decoder:
@@ -117,7 +117,7 @@ class Decoder:
         parsed = [parse_format(text) for text in formats]
         self._formats = {each.id: each for each in parsed}
 
-    def _event(self, record: _Record) -> RawEvent:
+    def _event(self, record: Record) -> RawEvent:
         [number] = struct.unpack_from("<H", record.payload)
         of = self._formats[number]
         fields = {field.name: field.value(record.payload) for field in of.fields}
@@ -135,7 +135,7 @@ class Decoder:
             yield RawLost(struct.unpack_from("<Q", rest)[0] if stored else None)
             rest = rest[8:] if stored else rest
         assert not any(rest)
-        yield from map(self._event, _records(data, time))
+        yield from map(self._event, records(data, time))
 
     def pages(self, images: bytes) -> Iterator[RawEvent | RawLost]:
         """What whole pages hold, each as it comes."""
