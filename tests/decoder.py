@@ -100,8 +100,7 @@ def records(data: bytes, time: int) -> Iterator[Record]:
         elif type_len == _PADDING:
             if not delta:
                 return
-            time += delta
-            at += 4 + array
+            at += 4 + array  # its delta does not count: rb_update_read_stamp()
         else:
             time += delta
             start = at + (4 if type_len else 8)

@@ -49,7 +49,7 @@ static int handle_reset(struct pcpu *pcpu, const struct hvc_regs *regs)
 /* Nobody may still use the bank that is going to be overwritten (SPEC C.6). */
 static void wait_for_writers(struct hyp *hyp)
 {
-	/* [membarrier] one is enough for the writers of all CPUs */
+	/* [membarrier_all] pairs with [start]: one is enough for the writers of all CPUs */
 	if (hyp->membarrier)
 		hyp->membarrier();
 	for (u32 cpu = 0; cpu < hyp->nr_cpus; cpu++)

@@ -16,6 +16,9 @@ void trace_clock_update(struct trace_clock *clock, u32 mult, u32 shift, u64 epoc
 		.epoch_cyc = epoch_cyc,
 		.overflow = UINT64_MAX / mult,
 	};
-	/* [publish_bank] pairs with [bank] */
-	smp_store_release(&clock->current, next);
+	/*
+	 * [publish_bank] pairs with [bank]; before the [see_done] of the next update, against
+	 * [start_locked] before [bank]: nobody takes this bank's predecessor any more then
+	 */
+	store_sc(&clock->current, next);
 }

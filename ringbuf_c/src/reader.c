@@ -98,7 +98,8 @@ static bool owns_tail(const struct reader_cpu *cpu)
 {
 	/* [see_lost] pairs with [pages_lost]: load it before pages_touched */
 	u64 lost = smp_load_acquire(&cpu->meta->pages_lost);
-	u64 touched = READ_ONCE(cpu->meta->pages_touched);
+	/* [see_touched] pairs with [pages_touched]: who swaps next sees what the tail has left */
+	u64 touched = smp_load_acquire(&cpu->meta->pages_touched);
 
 	return (s64)(cpu->taken + lost - touched - 1) >= 0;
 }

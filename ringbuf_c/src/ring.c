@@ -86,7 +86,8 @@ static void move_tail(struct simple_rb_per_cpu *rb)
 		drop_head(rb, tail, link_page(link));
 
 	set_tail(rb, link_page(link));
-	WRITE_ONCE(rb->meta->pages_touched, ++rb->pages_touched);
+	/* [pages_touched] pairs with [see_touched]: the page is empty, its old link gone */
+	smp_store_release(&rb->meta->pages_touched, ++rb->pages_touched);
 }
 
 /* Reserve @size bytes of the tail page for an event of this time. Returns where. */

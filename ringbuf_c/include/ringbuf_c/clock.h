@@ -46,7 +46,7 @@ static __always_inline u64 trace_clock_convert(const struct trace_clock *clock, 
 {
 	/* [bank] pairs with [publish_bank]: what is in the bank */
 	const struct trace_clock_bank *bank =
-		&clock->bank[smp_load_acquire(&clock->current) & 1];
+		&clock->bank[load_sc(&clock->current) & 1];
 	u64 delta = cyc - bank->epoch_cyc;
 
 	if (unlikely(delta >= bank->overflow))
