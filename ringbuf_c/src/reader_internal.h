@@ -77,9 +77,6 @@ static inline u32 turn_of(const struct turns *turns)
 	return turns->reader->cpus[0].turn.nr;
 }
 
-/* As long as its events are not later than this (ns), it stays its turn. */
-u64 turn_until(const struct turns *turns);
-
 static inline struct reader_turn *slot_of(const struct turns *turns, u32 slot)
 {
 	return &turns->reader->cpus[slot].turn;
@@ -89,6 +86,27 @@ static inline struct reader_turn *slot_of(const struct turns *turns, u32 slot)
 static inline bool before(struct reader_turn a, struct reader_turn b)
 {
 	return a.time < b.time || (a.time == b.time && a.nr < b.nr);
+}
+
+/* The child of @slot that comes first; turns->nr or more: it has none. */
+static inline u32 first_child(const struct turns *turns, u32 slot)
+{
+	u32 child = 2 * slot + 1;
+
+	return child + 1 < turns->nr && before(*slot_of(turns, child + 1), *slot_of(turns, child)) ?
+		       child + 1 : child;
+}
+
+/* As long as its events are not later than this (ns), it stays its turn. */
+static inline u64 turn_until(const struct turns *turns)
+{
+	struct reader_turn other;
+
+	if (turns->nr < 2)
+		return UINT64_MAX;
+	other = *slot_of(turns, first_child(turns, 0));
+	/* One with a lower number is later, or it would be its turn: not 0. */
+	return turn_of(turns) < other.nr ? other.time : other.time - 1;
 }
 
 /* A broken page has no time of its own: it is reported where the CPU stands. */

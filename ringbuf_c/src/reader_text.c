@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Events as lines of text. */
 #include "reader_internal.h"
+#include "render_line.h"
 
 static inline void consume(struct reader_cpu *cpu)
 {
@@ -73,38 +74,49 @@ static inline bool next_on_page(struct reader_cpu *cpu)
 	return true;
 }
 
-/*
- * The loop that all text goes through: one event of a CPU after the other, as long as
- * they are on one page and not later than those of the other CPUs, and there is room.
- */
-static u32 text_of_page(const struct turns *turns, struct reader_cpu *cpu, char *out, u32 size)
+/* Nothing is to be said before its next event. */
+static inline bool plain(const struct reader_cpu *cpu)
 {
-	u32 nr = turn_of(turns), done = 0;
-	u64 until = turn_until(turns);
-
-	do {
-		const struct render_event *event =
-			render_find(&turns->reader->events, cpu->record.id);
-
-		if (size - done < render_line_max(event))
-			break;
-		done += render_line(out + done, &cpu->prefix, nr, &cpu->record, event);
-	} while (next_on_page(cpu) && cpu->record.time_stamp <= until);
-	return done;
+	return cpu->next == READER_EVENT && !cpu->unreported && !cpu->gap;
 }
 
-/* Text of the CPU whose turn it is. 0: no room. */
-static u32 text_of_turn(const struct turns *turns, struct reader_carry *carry, char *out,
-			u32 size, bool first)
+/*
+ * The loops that all text goes through: turn after turn, and in each, events of one CPU as
+ * long as they are on one page and not later than those of the others. Until there is
+ * something else to say than an event, or no room. Returns bytes.
+ */
+static u32 text_of_events(struct turns *turns, char *out, u32 size)
+{
+	struct reader *reader = turns->reader;
+	char *at = out, *end = out + size;
+
+	while (turns->nr) {
+		u32 nr = turn_of(turns);
+		struct reader_cpu *cpu = &reader->cpus[nr];
+		u64 until = turn_until(turns);
+
+		if (!plain(cpu))
+			break;
+		do {
+			const struct render_event *event =
+				render_find(&reader->events, cpu->record.id);
+
+			if (end - at < render_line_max(event))
+				return (u32)(at - out);
+			at += __render_line(at, &cpu->prefix, nr, &cpu->record, event);
+		} while (next_on_page(cpu) && cpu->record.time_stamp <= until);
+		end_turn(turns);
+	}
+	return (u32)(at - out);
+}
+
+/* What is not plain, or has too little room. 0: none at all. */
+static u32 text_of_turn(struct turns *turns, struct reader_carry *carry, char *out, u32 size,
+			bool first)
 {
 	u32 nr = turn_of(turns), length;
 	struct reader_cpu *cpu = &turns->reader->cpus[nr];
 
-	if (cpu->next == READER_EVENT && !cpu->unreported && !cpu->gap) {
-		length = text_of_page(turns, cpu, out, size);
-		if (length)
-			return length;
-	}
 	if (size < next_max(turns->reader, cpu))
 		return text_by_carry(turns->reader, nr, carry, out, size, first);
 	length = render_next(turns->reader, nr, out);
@@ -121,9 +133,13 @@ u32 reader_text(struct reader *reader, u32 wanted, struct reader_carry *carry, c
 	if (done == size)
 		return done;
 	turns = begin_turns(reader, wanted);
-	while (turns.nr && done < size) {
-		u32 length = text_of_turn(&turns, carry, out + done, size - done, !done);
+	for (;;) {
+		u32 length;
 
+		done += text_of_events(&turns, out + done, size - done);
+		if (!turns.nr || done == size)
+			break;
+		length = text_of_turn(&turns, carry, out + done, size - done, !done);
 		if (!length)
 			break;
 		done += length;

@@ -2,15 +2,6 @@
 /* The merge of the CPUs by time. */
 #include "reader_internal.h"
 
-/* The child of @slot that comes first; turns->nr or more: it has none. */
-static inline u32 first_child(const struct turns *turns, u32 slot)
-{
-	u32 child = 2 * slot + 1;
-
-	return child + 1 < turns->nr && before(*slot_of(turns, child + 1), *slot_of(turns, child)) ?
-		       child + 1 : child;
-}
-
 void sift_down(const struct turns *turns, u32 slot, struct reader_turn turn)
 {
 	u32 child;
@@ -34,17 +25,4 @@ struct turns begin_turns(struct reader *reader, u32 wanted)
 	for (u32 slot = turns.nr / 2; slot > 0; slot--)
 		sift_down(&turns, slot - 1, *slot_of(&turns, slot - 1));
 	return turns;
-}
-
-u64 turn_until(const struct turns *turns)
-{
-	struct reader_turn other;
-	u32 second;
-
-	if (turns->nr < 2)
-		return UINT64_MAX;
-	second = first_child(turns, 0);
-	other = *slot_of(turns, second);
-	/* One with a lower number is later, or it would be its turn: not 0. */
-	return turn_of(turns) < other.nr ? other.time : other.time - 1;
 }

@@ -86,7 +86,8 @@ static inline const struct render_event *render_find(const struct render_table *
 
 /* What begins all lines of a CPU within a millisecond. Zeroed: not known yet. */
 struct render_prefix {
-	u64 msec; /* ns; when the millisecond began */
+	u64 msec;  /* ns; when the millisecond began */
+	u64 nsecs; /* how many it has */
 	u32 length;
 	char text[32];
 };
