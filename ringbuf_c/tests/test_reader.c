@@ -155,7 +155,66 @@ static void test_one_cpu_and_absent_cpu(void **state)
 	assert_string_equal(read_text(remote, 1, 1000), "");
 	assert_string_equal(read_text(remote, 0, 1000), "[000]\t    0.000001: selftest id=1\n");
 	assert_string_equal(read_text(remote, ALL, 1000), "[002]\t    0.000000: selftest id=1\n");
+	assert_int_equal(remote_stats(remote, 0).entries, 1);
+	assert_int_equal(remote_stats(remote, 1).entries, 0);
 	remote_destroy(remote);
+}
+
+/* A producer whose meta page ends where SPEC A.1 says does not count dropped events. */
+static void test_dropped(void **state)
+{
+	struct test_remote *remote = remote_create(1, 3);
+	struct test_ring *ring = &remote->rings[0];
+
+	(void)state;
+	assert_null(ring_reserve(ring, RB_MAX_PAYLOAD + 1, 1));
+	assert_int_equal(remote_stats(remote, 0).dropped, 1);
+	ring->meta->meta_struct_len = 80;
+	assert_int_equal(remote_stats(remote, 0).dropped, 0);
+	remote_destroy(remote);
+}
+
+/* What a hypervisor says that it lost is believed up to what it says that it wrote. */
+static void test_lost_more_than_written(void **state)
+{
+	static const u64 lies[] = { 1000, 1ULL << 63, UINT64_MAX };
+
+	(void)state;
+	for (u32 i = 0; i < ARRAY_SIZE(lies); i++) {
+		struct test_remote *remote = remote_create(1, 3);
+
+		ring_fill(&remote->rings[0], TEST_PAYLOAD, 10);
+		remote->rings[0].rb.last_overrun -= lies[i];
+		/* 10 written: all 10 may be lost, and then the batch is over. */
+		read_text(remote, 0, 1000);
+		assert_true(remote_stats(remote, 0).lost <= 10);
+		remote_destroy(remote);
+	}
+}
+
+/* An answer that is neither 0 nor an errno. */
+static void test_swap_answers(void **state)
+{
+	static const struct {
+		u64 x0, x1;
+		int result;
+	} cases[] = {
+		{ 0, 0, 0 },
+		{ 0, (u64)-EBUSY, -EBUSY },
+		{ 0, (u64)-4095, -4095 },
+		{ 0, (u64)-4096, -EPROTO },
+		{ 0, 1, -EPROTO },
+		{ 0, 1ULL << 32, -EPROTO },
+		{ 0, 1ULL << 63, -EPROTO },
+		{ HVC_NOT_SUPPORTED, 0, -EOPNOTSUPP },
+	};
+
+	(void)state;
+	for (u32 i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct hvc_regs regs = { .x0 = cases[i].x0, .x1 = cases[i].x1 };
+
+		assert_int_equal(hvc_result(&regs), cases[i].result);
+	}
 }
 
 /* --- lost events ------------------------------------------------------------------------------ */
@@ -1009,6 +1068,9 @@ int main(void)
 		cmocka_unit_test(test_merge),
 		cmocka_unit_test(test_merge_many),
 		cmocka_unit_test(test_one_cpu_and_absent_cpu),
+		cmocka_unit_test(test_dropped),
+		cmocka_unit_test(test_lost_more_than_written),
+		cmocka_unit_test(test_swap_answers),
 		cmocka_unit_test(test_lost_line),
 		cmocka_unit_test(test_lost_line_before_its_page),
 		cmocka_unit_test(test_any_size_gives_the_same_text),
