@@ -40,6 +40,22 @@ static void take_page(struct reader_cpu *cpu, u32 id)
 	cpu->unreported += lost;
 }
 
+/* The next page that a hypervisor has left behind. */
+static bool inherit_page(struct reader_cpu *cpu)
+{
+	cpu->swap_error = -ENODEV;
+	if (!cpu->nr_heirs)
+		return false;
+	cpu->page = *cpu->heirs++;
+	cpu->nr_heirs--;
+	cpu->taken++;
+	cpu->offset = 0;
+	cpu->lost += cpu->heir_loss;
+	cpu->unreported += cpu->heir_loss;
+	cpu->heir_loss = 0;
+	return true;
+}
+
 /* Ask for the next page. False: there is none to be had now. */
 static bool swap_page(struct reader *reader, u32 nr)
 {
@@ -47,6 +63,8 @@ static bool swap_page(struct reader *reader, u32 nr)
 	struct reader_cpu *cpu = &reader->cpus[nr];
 	u32 id;
 
+	if (cpu->heirs)
+		return inherit_page(cpu);
 	reader->conduit->hvc(reader->conduit, reader->hvc_cpu, &regs);
 	cpu->swap_error = hvc_result(&regs);
 	if (cpu->swap_error)
@@ -123,13 +141,16 @@ enum reader_next __peek_cpu(struct reader *reader, u32 nr)
 	cpu->next = look_on_page(cpu);
 	if (cpu->next != READER_NONE)
 		return cpu->next;
-	if (owns_tail(cpu)) {
+	if (!cpu->heirs && owns_tail(cpu)) {
 		/* A swap would put it back into the ring, with all that we have read. */
 		give_up_promised(cpu);
 		return READER_NONE;
 	}
-	if (!swap_page(reader, nr))
+	if (!swap_page(reader, nr)) {
+		if (cpu->heirs)
+			give_up_promised(cpu);
 		return READER_NONE;
+	}
 
 	cpu->next = look_on_page(cpu);
 	/* The swap may have shown that the batch was overwritten since: not our turn. */

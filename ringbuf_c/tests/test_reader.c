@@ -632,6 +632,73 @@ static void test_text_and_raw_agree(void **state)
 	remote_destroy(by_raw);
 }
 
+/* --- the hypervisor is gone --------------------------------------------------------------- */
+
+/* Also the end of the state of a half-done tail move: no commit on the new tail. */
+static void die(struct test_remote *remote, u32 *ids, bool in_tail_move)
+{
+	struct test_ring *ring = &remote->rings[0];
+
+	if (in_tail_move && ring->rb.write)
+		ring->rb.write = RB_PAGE_CAPACITY;
+	remote->conduit.hvc = NULL; /* nobody is asked any more */
+	reader_inherit(&remote->reader, 0, ids);
+}
+
+/* Two remotes, treated alike; one hypervisor dies, the other one goes on answering. */
+static void test_inherit(void **state)
+{
+	u32 ids[5];
+
+	(void)state;
+	for (u64 seed = 1; seed <= 400; seed++) {
+		u32 nr_pages = 3 + (u32)(seed % 3);
+		struct test_remote *dead = remote_create(1, nr_pages);
+		struct test_remote *alive = remote_create(1, nr_pages);
+		u64 random = seed * 0x9e3779b97f4a7c15;
+
+		for (u32 round = 0; round < seed % 7; round++) {
+			u32 nr = (u32)(next_random(&random) % 500);
+			u32 size = (u32)(next_random(&random) % 9000 + 1);
+			u32 got;
+
+			ring_fill(&dead->rings[0], TEST_PAYLOAD, nr);
+			ring_fill(&alive->rings[0], TEST_PAYLOAD, nr);
+			got = remote_text(dead, 0, text, size);
+			assert_int_equal(remote_text(alive, 0, other_text, size), got);
+		}
+		ring_fill(&dead->rings[0], TEST_PAYLOAD, seed % 900);
+		ring_fill(&alive->rings[0], TEST_PAYLOAD, seed % 900);
+		die(dead, ids, false);
+		drain_text(dead, 0, 5000, text);
+		drain_text(alive, 0, 5000, other_text);
+		assert_string_equal(text, other_text);
+		expect_law(dead, 0);
+		assert_int_equal(remote_stats(dead, 0).lost, remote_stats(alive, 0).lost);
+		assert_false(reader_poll(&dead->reader));
+		remote_destroy(dead);
+		remote_destroy(alive);
+	}
+}
+
+/* What it had not committed is not there; what it had promised is given up. */
+static void test_inherit_less_than_promised(void **state)
+{
+	struct test_remote *remote = remote_create(1, 3);
+	u32 ids[3];
+
+	(void)state;
+	ring_fill(&remote->rings[0], TEST_PAYLOAD, 10);
+	remote->rings[0].meta->entries = 15;
+	die(remote, ids, true);
+	put_event_lines(other_text, 0, 1, 10);
+	drain_text(remote, 0, 5000, text);
+	assert_non_null(strstr(text, other_text));
+	assert_false(reader_poll(&remote->reader));
+	assert_string_equal(drain_text(remote, 0, 5000, text), "");
+	remote_destroy(remote);
+}
+
 /* --- reset --------------------------------------------------------------------------------------------- */
 
 static void test_reset(void **state)
@@ -1085,6 +1152,8 @@ int main(void)
 		cmocka_unit_test(test_empty_raw_read),
 		cmocka_unit_test(test_oldest_page_first),
 		cmocka_unit_test(test_text_and_raw_agree),
+		cmocka_unit_test(test_inherit),
+		cmocka_unit_test(test_inherit_less_than_promised),
 		cmocka_unit_test(test_reset),
 		cmocka_unit_test(test_conservation),
 		cmocka_unit_test(test_broken_event),

@@ -81,6 +81,11 @@ struct reader_cpu {
 
 	struct render_prefix prefix;
 
+	/* when the hypervisor is gone; see reader_inherit() */
+	const u32 *heirs; /* pages to read after ours, oldest first; NULL: ask for swaps */
+	u32 nr_heirs;
+	u64 heir_loss; /* events between our page and the first of them */
+
 	struct reader_turn turn; /* a place in the merge, not of this CPU: see turns.c */
 };
 
@@ -143,6 +148,16 @@ u32 reader_text(struct reader *reader, u32 cpu, struct reader_carry *carry, char
  * the following reads deliver it first. Return: bytes written; 0 when nothing is there.
  */
 u32 reader_raw(struct reader *reader, u32 cpu, struct reader_carry *carry, u8 *out, u32 size);
+
+/**
+ * reader_inherit - the hypervisor of @cpu is gone: read what it has left without it.
+ * @ids: room for nr_pages page ids; must stay until reader_reset() or the end
+ *
+ * The pages that hold unread events follow ours in the order of their times; what was
+ * overwritten since our last swap is reported as lost. Pages of equal times, from a clock
+ * that stood still, are not told from pages that have been read.
+ */
+void reader_inherit(struct reader *reader, u32 cpu, u32 *ids);
 
 /** reader_stats - the counters of @cpu; all 0 if it is not in the buffer. */
 void reader_stats(const struct reader *reader, u32 cpu, struct reader_stats *stats);
