@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from hypervisor_model import WORKLOADS
+from hypervisor_model import WORKLOADS, load_workload
 from hyptracefs.remote import DEFAULT_POLL_MS
 
 
@@ -41,9 +41,13 @@ def _integer(low: int, high: int) -> Callable[[str], int]:
 
 
 def _workload(text: str) -> str:
-    if text not in WORKLOADS:
-        raise ValueError(f"no such workload: there are {', '.join(sorted(WORKLOADS))}")
+    load_workload(text, cpus=1)  # or it says what is wrong, while somebody is there to read it
     return text
+
+
+def _workloads() -> str:
+    lines = (f"\n{'':22}{kind.usage:<22}{kind.help}" for kind in WORKLOADS.values())
+    return "(default: replay)" + "".join(lines)
 
 
 def _file(text: str) -> str:
@@ -55,8 +59,7 @@ def _file(text: str) -> str:
 OPTIONS: dict[str, _Option] = {
     "cpus": _Option(_integer(1, 1024), "N", "physical CPUs of the model (default: this machine's, "
                                             "at least 2)"),
-    "workload": _Option(_workload, "NAME", "what the model's CPUs do: replay (default) plays the "
-                                           "recorded session of a pKVM host, idle stands still"),
+    "workload": _Option(_workload, "NAME", f"what the model's CPUs do: {_workloads()}"),
     "poll_ms": _Option(_integer(1, 10_000), "MS", "how often to look for events while a reader "
                                                   f"waits (default {DEFAULT_POLL_MS})"),
     "log": _Option(_file, "FILE", "where messages go after the mount (default: syslog)"),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Physical CPUs: a thread each that plays a script. */
+/* Physical CPUs: a thread each that plays a script or runs a program, turn by turn. */
 #define _GNU_SOURCE
 #include <sched.h>
 #include <stdlib.h>
@@ -58,9 +58,13 @@ static bool records_script(const struct pcpu *pcpu)
 {
 	const u32 *enabled = pcpu->hyp->enabled;
 
-	return simple_ring_buffer_status(&pcpu->trace.rb) != SIMPLE_RB_UNAVAILABLE &&
-	       (READ_ONCE(enabled[HYP_EVENT_INDEX_hyp_enter]) ||
-		READ_ONCE(enabled[HYP_EVENT_INDEX_hyp_exit]));
+	if (simple_ring_buffer_status(&pcpu->trace.rb) == SIMPLE_RB_UNAVAILABLE)
+		return false;
+	for (u32 event = 0; event < HYP_NR_EVENTS; event++) {
+		if (pcpu->events >> event & 1 && READ_ONCE(enabled[event]))
+			return true;
+	}
+	return false;
 }
 
 void hyp_restart_scripts(struct hyp *hyp)
@@ -87,7 +91,7 @@ static u32 park(struct pcpu *pcpu)
 	pthread_mutex_lock(&hyp->park_lock);
 	for (;;) {
 		generation = READ_ONCE(hyp->generation);
-		if (stopping(pcpu) || (pcpu->nr_steps && records_script(pcpu)))
+		if (stopping(pcpu) || records_script(pcpu))
 			break;
 		pthread_cond_wait(&hyp->unpark, &hyp->park_lock);
 	}
@@ -115,66 +119,85 @@ static bool interrupted(struct pcpu *pcpu, u32 generation)
 	       (!pcpu->away && READ_ONCE(pcpu->hyp->generation) != generation);
 }
 
+/* When the turn began; and the time when it was last looked at, which costs something. */
+struct pace {
+	u64 start;
+	u64 now;
+};
+
 /*
  * Wait for the next step. A CPU in the host gives way to hypercalls meanwhile; one
  * that is away and wanted hurries back instead of keeping its pace.
  */
-static void wait_for_step(struct pcpu *pcpu, u64 due, u32 generation)
+static void wait_for_step(struct pcpu *pcpu, struct pace *pace, u64 due, u32 generation)
 {
 	while (!interrupted(pcpu, generation)) {
-		u64 now;
-
 		if (wanted(pcpu)) {
 			if (pcpu->away)
 				return;
 			pthread_cond_wait(&pcpu->kick, &pcpu->lock);
 			continue;
 		}
-		now = monotonic_ns();
-		if (now >= due)
+		if (pace->now >= due)
 			return;
-		if (due - now > SPIN_NS)
+		pace->now = monotonic_ns();
+		if (pace->now < due && due - pace->now > SPIN_NS)
 			sleep_until(pcpu, due - SPIN_NS / 2);
 	}
 }
 
-static void take_step(struct pcpu *pcpu, const struct pcpu_step *step)
+/* The event of the step, and where the CPU is then. */
+static void play_step(struct pcpu *pcpu, const struct pcpu_step *step)
 {
-	if (step->enter)
-		trace_hyp_enter(&pcpu->trace, step->reason, step->vcpu);
-	else
-		trace_hyp_exit(&pcpu->trace, step->reason, step->vcpu);
-
-	pcpu->away = step->enter || step->reason != HYP_REASON_ERET_HOST;
-	if (!pcpu->away)
+	take_step(&pcpu->trace, step);
+	if (step_enters(step)) {
+		pcpu->away = true;
+	} else if (step_leaves_to_host(step)) {
+		pcpu->away = false;
 		pthread_cond_broadcast(&pcpu->in_host);
+	}
 }
 
 /*
  * After a long delay (a stopped process, a starved thread) the script goes on at its own
  * pace, later; to catch up would be a burst that nobody recorded.
  */
-static void forget_delay(u64 *start, u64 due)
+static void forget_delay(struct pace *pace, u64 due)
 {
-	u64 now = monotonic_ns();
-
-	if (now > due + MAX_DELAY_NS)
-		*start += now - due;
+	if (pace->now > due + MAX_DELAY_NS)
+		pace->start += pace->now - due;
 }
 
-/* One turn, beginning at *@start; false when it was cut short, in the host if not stopping. */
-static bool play_turn(struct pcpu *pcpu, u64 *start, u32 generation)
+/* One turn; false when it was cut short, in the host if not stopping. */
+static bool play_turn(struct pcpu *pcpu, struct pace *pace, u32 generation)
 {
-	for (u32 i = 0; i < pcpu->nr_steps; i++) {
-		u64 due = *start + pcpu->steps[i].at;
+	const struct pcpu_turn *turn = &pcpu->turn;
 
-		wait_for_step(pcpu, due, generation);
+	for (u32 i = 0; i < turn->nr_steps; i++) {
+		u64 due = pace->start + turn->steps[i].at;
+
+		wait_for_step(pcpu, pace, due, generation);
 		if (interrupted(pcpu, generation))
 			return false;
-		forget_delay(start, due);
-		take_step(pcpu, &pcpu->steps[i]);
+		forget_delay(pace, due);
+		play_step(pcpu, &turn->steps[i]);
 	}
+	pace->start += turn->period;
 	return true;
+}
+
+/* Turn after turn, from the first one on, until there is nothing to record. */
+static void play(struct pcpu *pcpu, u32 generation)
+{
+	u64 now = monotonic_ns();
+	struct pace pace = { .start = now, .now = now };
+
+	if (pcpu->program)
+		program_restart(pcpu->program);
+	do {
+		if (pcpu->program)
+			program_next(pcpu->program, &pcpu->turn);
+	} while (!stopping(pcpu) && play_turn(pcpu, &pace, generation));
 }
 
 static void *pcpu_run(void *arg)
@@ -185,10 +208,8 @@ static void *pcpu_run(void *arg)
 	pthread_mutex_lock(&pcpu->lock);
 	while (!stopping(pcpu)) {
 		u32 generation = park(pcpu);
-		u64 start = monotonic_ns();
 
-		while (!stopping(pcpu) && play_turn(pcpu, &start, generation))
-			start += pcpu->period;
+		play(pcpu, generation);
 	}
 	pcpu->away = false;
 	pthread_cond_broadcast(&pcpu->in_host);
@@ -236,7 +257,8 @@ int pcpu_init(struct pcpu *pcpu, struct hyp *hyp, u32 nr)
 
 void pcpu_deinit(struct pcpu *pcpu)
 {
-	free(pcpu->steps);
+	free(pcpu->script);
+	free(pcpu->program);
 	pthread_cond_destroy(&pcpu->kick);
 	pthread_cond_destroy(&pcpu->in_host);
 	pthread_mutex_destroy(&pcpu->lock);

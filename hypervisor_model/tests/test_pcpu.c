@@ -8,8 +8,9 @@
 #define NR_CPUS 2U
 #define NR_PAGES 129U
 #define HOUR 3600000000000ULL
-#define ENTER(at, vcpu, reason) { (at), (vcpu), HYP_REASON_##reason, 1 }
-#define EXIT(at, vcpu, reason) { (at), (vcpu), HYP_REASON_##reason, 0 }
+#define STEP(at, name, ...) { (at), HYP_EVENT_INDEX_##name, { __VA_ARGS__ } }
+#define ENTER(at, vcpu, reason) STEP(at, hyp_enter, HYP_REASON_##reason, (vcpu))
+#define EXIT(at, vcpu, reason) STEP(at, hyp_exit, HYP_REASON_##reason, (vcpu))
 
 static struct host host;
 static struct host_event events[HOST_MAX_EVENTS];
@@ -91,6 +92,12 @@ static const struct {
 	{ "ends in the guest", 0, { ENTER(0, 1, HVC), EXIT(1, 1, ERET_GUEST) }, 2, 100, -EINVAL },
 	{ "ends in the firmware", 0, { ENTER(0, 1, HVC), EXIT(1, 1, SMC) }, 2, 100, -EINVAL },
 	{ "ends with an enter", 0, { ENTER(0, 1, HVC), ENTER(1, 1, ERET_HOST) }, 2, 100, -EINVAL },
+	{ "ends switched on", 0, { ENTER(0, 1, PSCI), EXIT(1, 1, PSCI) }, 2, 100, 0 },
+	{ "inside", 0, { ENTER(0, 1, HVC), STEP(1, host_hcall, 1), EXIT(2, 1, ERET_HOST) }, 3, 9, 0 },
+	{ "in the host", 0, { STEP(0, host_hcall, 1), ENTER(1, 1, HVC), EXIT(2, 1, ERET_HOST) }, 3,
+	  9, -EINVAL },
+	{ "no such event", 0, { ENTER(0, 1, HVC), { 1, HYP_NR_EVENTS, { 0 } },
+				EXIT(2, 1, ERET_HOST) }, 3, 9, -EINVAL },
 };
 
 static void test_set_script(void **state)
@@ -121,8 +128,8 @@ static u32 script_events(u32 nr)
 
 static bool is_step(const struct host_event *event, const struct pcpu_step *step)
 {
-	return event->id == (step->enter ? HYP_EVENT_ID_hyp_enter : HYP_EVENT_ID_hyp_exit) &&
-	       event->reason == step->reason && (s64)event->value == step->vcpu;
+	return event->id == HYP_EVENT_ID_OF(step->event) && event->reason == step->args[0] &&
+	       event->value == step->args[1];
 }
 
 /* On a slow machine the ring may have been too small: begin with the next turn then. */

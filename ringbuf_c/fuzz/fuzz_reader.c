@@ -24,6 +24,7 @@
  *                    line, image or page passed over, and once to see that there is none
  */
 #include "fuzz.h"
+#include "ringbuf_c/define_events.h"
 #include "ringbuf_c/reader.h"
 
 #define EVENTS_MAX (RB_PAGE_CAPACITY / 6U) /* a header and the u16 id */
@@ -61,12 +62,17 @@ static const struct render_op long_ops[] = {
 };
 static const struct render_op empty_ops[1];
 
-/* The ids that our writer uses; then one whose line can be nearly as long as allowed. */
+/*
+ * The ids that our writer uses, also those of when the corpus was made; one whose line
+ * can be nearly as long as allowed; one without text.
+ */
 static struct render_event events[] = {
+	[HYP_EVENT_ID_hyp_enter] = { .ops = enter_ops, .nr_ops = ARRAY_SIZE(enter_ops) },
+	[HYP_EVENT_ID_selftest] = { .ops = selftest_ops, .nr_ops = ARRAY_SIZE(selftest_ops) },
 	[1] = { .ops = enter_ops, .nr_ops = ARRAY_SIZE(enter_ops) },
 	[3] = { .ops = selftest_ops, .nr_ops = ARRAY_SIZE(selftest_ops) },
 	[4] = { .ops = long_ops, .nr_ops = ARRAY_SIZE(long_ops) },
-	[6] = { .ops = empty_ops, .nr_ops = 0 },
+	[2] = { .ops = empty_ops, .nr_ops = 0 },
 };
 
 /* --- the state of one run --------------------------------------------------------------- */

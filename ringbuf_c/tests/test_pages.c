@@ -108,9 +108,9 @@ static const struct render_op v1_enter_ops[] = { OP_TEXT("v1_enter reason="), OP
 static const struct render_op v1_selftest_ops[] = { OP_TEXT("v1_selftest") };
 
 static struct render_event events[] = {
-	[1] = { .ops = enter_ops, .nr_ops = ARRAY_SIZE(enter_ops) },
-	[2] = { .ops = exit_ops, .nr_ops = ARRAY_SIZE(exit_ops) },
-	[3] = { .ops = selftest_ops, .nr_ops = ARRAY_SIZE(selftest_ops) },
+	[HYP_EVENT_ID_hyp_enter] = { .ops = enter_ops, .nr_ops = ARRAY_SIZE(enter_ops) },
+	[HYP_EVENT_ID_hyp_exit] = { .ops = exit_ops, .nr_ops = ARRAY_SIZE(exit_ops) },
+	[HYP_EVENT_ID_selftest] = { .ops = selftest_ops, .nr_ops = ARRAY_SIZE(selftest_ops) },
 	[16] = { .ops = v1_enter_ops, .nr_ops = ARRAY_SIZE(v1_enter_ops) },
 	[17] = { .ops = v1_selftest_ops, .nr_ops = ARRAY_SIZE(v1_selftest_ops) },
 };
@@ -186,7 +186,7 @@ static struct {
 	u64 number; /* of the last selftest */
 } writer;
 
-static const u32 all_enabled[HYP_NR_EVENTS] = { 1, 1, 1 };
+static const u32 all_enabled[HYP_NR_EVENTS] = { [0 ... HYP_NR_EVENTS - 1] = 1 };
 
 /* A clock with a multiplier of 0 stands still at its epoch. */
 static void pass_time(u64 nsec)

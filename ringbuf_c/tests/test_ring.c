@@ -601,9 +601,10 @@ static void test_event_descriptions(void **state)
 	}
 	assert_int_equal(i, HYP_NR_EVENTS);
 	assert_null(hyp_event_desc(UINT32_MAX));
-	assert_string_equal(hyp_event_desc(0)->name, "hyp_enter");
-	assert_int_equal(hyp_event_desc(0)->fields[1].is_signed, 1);
-	assert_int_equal(hyp_event_desc(0)->fields[0].is_signed, 0);
+	desc = hyp_event_desc(HYP_EVENT_INDEX_hyp_enter);
+	assert_string_equal(desc->name, "hyp_enter");
+	assert_int_equal(desc->fields[1].is_signed, 1);
+	assert_int_equal(desc->fields[0].is_signed, 0);
 	assert_string_equal(hyp_symbol_table(0)->function, "__hyp_enter_exit_reason_str");
 	assert_string_equal(hyp_symbol_table(0)->symbols[HYP_REASON_ERET_HOST], "eret_host");
 	assert_null(hyp_symbol_table(1));

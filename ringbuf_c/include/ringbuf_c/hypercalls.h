@@ -11,7 +11,7 @@
 #include "types.h"
 
 enum hyp_call {
-	HVC_TRACING_LOAD,         /* desc address, desc size, memory object (fd) */
+	HVC_TRACING_LOAD,         /* desc offset in the memory object, desc size, the object (fd) */
 	HVC_TRACING_UNLOAD,       /* - */
 	HVC_TRACING_ENABLE,       /* bool */
 	HVC_TRACING_SWAP_READER,  /* u32 cpu */

@@ -21,7 +21,8 @@ CAPACITY = 4080
 EXTEND_FROM = 1 << 27
 LOW_59_BITS = (1 << 59) - 1
 
-HYP_ENTER, HYP_EXIT, SELFTEST = 1, 2, 3
+HYP_ENTER, HYP_EXIT, SELFTEST = 6, 7, 10  # as in events.h
+SHORT_EVENT = f"[SHORT EVENT id={SELFTEST}"
 V1_ENTER, V1_SELFTEST = 16, 17  # packed: fields on any byte, no rounding
 REASONS = ["smc", "hvc", "sys", "psci", "host_abort", "guest_exit", "eret_host", "eret_guest"]
 
@@ -211,8 +212,7 @@ def written_pages() -> dict[str, tuple[str, list[Page]]]:
 
 def foreign_pages() -> dict[str, tuple[str, list[Page]]]:
     """Give what other producers write."""
-    payloads = {4: "[SHORT EVENT id=3 length=4]", 8: "[SHORT EVENT id=3 length=8]"}
-    payloads |= {12: "[SHORT EVENT id=3 length=12]"}
+    payloads = {size: f"{SHORT_EVENT} length={size}]" for size in (4, 8, 12)}
     short_items = [
         short(
             selftest_payload(i, 4 * i)[0][: 4 * i],
@@ -279,7 +279,7 @@ def foreign_pages() -> dict[str, tuple[str, list[Page]]]:
                     1000,
                     [
                         long(struct.pack("<HxxI", 0, 1), "UNKNOWN id=0"),
-                        long(struct.pack("<HxxI", 4, 1), "UNKNOWN id=4", 1000),
+                        long(struct.pack("<HxxI", 5, 1), "UNKNOWN id=5", 1000),
                         long(struct.pack("<H", 65535), "UNKNOWN id=65535", 1000),
                     ],
                 )
@@ -292,8 +292,8 @@ def foreign_pages() -> dict[str, tuple[str, list[Page]]]:
                     1,
                     1000,
                     [
-                        long(struct.pack("<H", 3), "[SHORT EVENT id=3 length=2]"),
-                        long(selftest_payload(1)[0][:15], "[SHORT EVENT id=3 length=15]", 1000),
+                        long(struct.pack("<H", SELFTEST), f"{SHORT_EVENT} length=2]"),
+                        long(selftest_payload(1)[0][:15], f"{SHORT_EVENT} length=15]", 1000),
                         long(selftest_payload(1)[0], "selftest id=1", 1000),
                     ],
                 )
