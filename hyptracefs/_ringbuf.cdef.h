@@ -17,8 +17,17 @@ int hvc_call(uintptr_t conduit, uint32_t cpu, uint64_t nr, const uint64_t args[4
 #define RB_PAGE_HEADER ...
 #define RB_MIN_PAGES ...
 
-/* clock */
-void clock_snapshot(uint64_t *boot_ns, uint64_t *cycles);
+/* clock; hypervisor_model/protocol.h */
+#define HYP_COUNTER_CPU ...
+#define HYP_COUNTER_MONOTONIC_RAW ...
+
+struct clock_instant {
+	uint64_t boot_ns;
+	uint64_t cycles;
+	uint64_t error_ns;
+};
+
+int clock_snapshot(uint32_t counter, struct clock_instant *instant);
 
 /* render.h */
 #define RENDER_TEXT ...
@@ -106,4 +115,5 @@ uint32_t reader_text(struct reader *reader, uint32_t cpu, struct reader_carry *c
 uint32_t reader_raw(struct reader *reader, uint32_t cpu, struct reader_carry *carry,
 		    uint8_t *out, uint32_t size);
 void reader_reset(struct reader *reader, uint32_t cpu);
+void reader_inherit(struct reader *reader, uint32_t cpu, uint32_t *ids);
 void reader_stats(const struct reader *reader, uint32_t cpu, struct reader_stats *stats);

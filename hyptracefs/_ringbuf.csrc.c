@@ -1,5 +1,6 @@
 #include <time.h>
 
+#include "hypervisor_model/protocol.h"
 #include "ringbuf_c/clock.h"
 #include "ringbuf_c/hypercalls.h"
 #include "ringbuf_c/reader.h"
@@ -13,31 +14,94 @@ static int hvc_call(uintptr_t conduit, uint32_t cpu, uint64_t nr, const uint64_t
 	return hvc_result(&regs);
 }
 
-static uint64_t boot_now(void)
+/* A snapshot takes so many tries, and more of them until one is good enough. */
+#define SNAPSHOT_MIN_TRIES 8
+#define SNAPSHOT_MAX_TRIES 64
+#define SNAPSHOT_GOOD_NS 100
+
+struct clock_instant {
+	uint64_t boot_ns;
+	uint64_t cycles;
+	uint64_t error_ns; /* boot_ns is off by at most this much */
+};
+
+static uint64_t ns_of(clockid_t clock)
 {
 	struct timespec now;
 
-	clock_gettime(CLOCK_BOOTTIME, &now);
+	clock_gettime(clock, &now);
 	return (uint64_t)now.tv_sec * 1000000000ULL + (uint64_t)now.tv_nsec;
 }
 
-/*
- * One instant on both clocks: of some tries the one in which reading the boot clock
- * took the fewest cycles, its counter value taken in the middle.
- */
-static void clock_snapshot(uint64_t *boot_ns, uint64_t *cycles)
+/* Reading the CPU's counter waits for nothing and nothing waits for it: keep it in its place. */
+static void serialize(void)
 {
-	uint64_t best = UINT64_MAX;
+#if defined(__x86_64__)
+	__builtin_ia32_lfence();
+#else
+	__asm__ volatile("isb" ::: "memory");
+#endif
+}
 
-	for (int i = 0; i < 8; i++) {
-		uint64_t before = trace_counter();
-		uint64_t now = boot_now();
-		uint64_t took = trace_counter() - before;
+static uint64_t cpu_counter(void)
+{
+	uint64_t cycles;
 
-		if (took >= best)
-			continue;
-		best = took;
-		*boot_ns = now;
-		*cycles = before + took / 2;
+	serialize();
+	cycles = trace_counter();
+	serialize();
+	return cycles;
+}
+
+static uint64_t monotonic_raw(void)
+{
+	return ns_of(CLOCK_MONOTONIC_RAW);
+}
+
+/*
+ * The counter was read between two readings of the boot clock: in the middle, or so. (The
+ * other way round the bracket would be in cycles, of which nobody knows yet how long they are.)
+ */
+static struct clock_instant bracket(uint64_t (*read_counter)(void))
+{
+	uint64_t before = ns_of(CLOCK_BOOTTIME);
+	uint64_t cycles = read_counter();
+	/* a reading of n ns was made before n + 1 */
+	uint64_t width = ns_of(CLOCK_BOOTTIME) + 1 - before;
+
+	return (struct clock_instant){ before + width / 2, cycles, (width + 1) / 2 };
+}
+
+static bool good_enough(const struct clock_instant *best, int tries)
+{
+	return tries >= SNAPSHOT_MAX_TRIES ||
+	       (tries >= SNAPSHOT_MIN_TRIES && best->error_ns <= SNAPSHOT_GOOD_NS);
+}
+
+/* The tightest of several: an interrupt or another thread may come into any of them. */
+static struct clock_instant tightest(uint64_t (*read_counter)(void))
+{
+	struct clock_instant best = bracket(read_counter);
+
+	for (int tries = 1; !good_enough(&best, tries); tries++) {
+		struct clock_instant next = bracket(read_counter);
+
+		if (next.error_ns < best.error_ns)
+			best = next;
 	}
+	return best;
+}
+
+/* One instant on both clocks. Returns 0, or -EINVAL for a counter that is not known. */
+static int clock_snapshot(uint32_t counter, struct clock_instant *instant)
+{
+	switch (counter) {
+	case HYP_COUNTER_CPU:
+		*instant = tightest(cpu_counter);
+		return 0;
+	case HYP_COUNTER_MONOTONIC_RAW:
+		*instant = tightest(monotonic_raw);
+		return 0;
+	}
+	return -EINVAL;
 }

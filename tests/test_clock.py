@@ -133,8 +133,9 @@ def test_time_is_right_again_soon_after_jitter_and_drift(rate: int, periods: lis
 def test_correction_ends_once_the_clock_is_right() -> None:
     rate = 387_238_242
     errors = _errors(rate, [Period(0, 0, -1), Period(0, 26, 0), *[_CALM] * 3])
-    assert errors[-2] == 0
-    assert errors[-1] <= _slack(rate)
+    # to slow down by 26 ppm, a millisecond ahead; then only mult is not exact
+    assert errors[-2] <= 26
+    assert errors[-1] <= 5
 
 
 @given(_RATES, st.integers(1_000_001, 10_000 * _SECOND))
@@ -152,18 +153,22 @@ def test_clock_keeps_its_pace_after_a_suspend_that_stops_the_counter(suspend_s: 
 _INSTANTS = st.builds(Snapshot, st.integers(0, 2**40), st.integers(0, 2**40))
 
 
+@given(st.lists(_INSTANTS, min_size=1))
+def test_clocks_that_do_as_they_like_are_no_error(snapshots: list[Snapshot]) -> None:
+    estimator = ClockEstimator(snapshots[0])
+    for now in snapshots:
+        conversion = estimator.tick(now)
+        assert conversion is None or conversion.epoch.cycles == now.cycles
+
+
 @given(st.lists(_INSTANTS, min_size=1), st.booleans())
-def test_clocks_that_stand_still_or_go_back_are_no_error(
+def test_clocks_of_which_one_stands_still_give_no_conversion(
     snapshots: list[Snapshot], counter: bool
 ) -> None:
     estimator = ClockEstimator(snapshots[0])
     still = snapshots[0]
-    for boot, cycles in snapshots:
-        # one of the two clocks moves as it likes, the other stands still or goes back
-        if counter:
-            now = Snapshot(min(boot, still.boot), cycles)
-        else:
-            now = Snapshot(boot, min(cycles, still.cycles))
+    for boot, cycles, _ in snapshots:
+        now = Snapshot(still.boot, cycles) if counter else Snapshot(boot, still.cycles)
         assert estimator.tick(now) is None
 
 

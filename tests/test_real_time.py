@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import TypeVar
 
 import pytest
 
 from hypervisor_model import load_workload
+from hyptracefs.clock import Conversion, Snapshot
 from hyptracefs.remote import Reader, Remote
-from hyptracefs.ring_buffer import clock_snapshot
+from hyptracefs.ring_buffer import Counter, clock_snapshot
 from tests.decoder import Decoder, RawEvent, RawLost, as_text
 from tests.support import (
     Line,
@@ -20,6 +24,7 @@ from tests.support import (
     assert_conserved,
     is_circle_of,
     parse_lines,
+    raises_errno,
     recorded_texts,
     running,
     start_with,
@@ -136,3 +141,70 @@ async def test_times_are_boot_time() -> None:
     assert before - _CLOCK_NS <= times[0]
     assert times == sorted(times)
     assert times[-1] <= after + _CLOCK_NS
+
+
+# --- the clock ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("counter", Counter)
+def test_snapshot_lies_where_it_says(counter: Counter) -> None:
+    """Its boot time, give or take its error, is between two others that are read around it."""
+    for _ in range(200):
+        before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        taken = clock_snapshot(counter)
+        after = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        assert taken.error > 0
+        assert before <= taken.boot <= after
+        assert taken.boot + taken.error >= before
+        assert taken.boot - taken.error <= after
+
+
+def test_raw_counter_is_that_of_the_kernel() -> None:
+    before = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
+    taken = clock_snapshot(Counter.MONOTONIC_RAW)
+    after = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
+    assert before <= taken.cycles <= after
+
+
+@pytest.mark.parametrize("counter", Counter)
+def test_snapshots_follow_one_another(counter: Counter) -> None:
+    taken = [clock_snapshot(counter) for _ in range(200)]
+    assert all(one.cycles < other.cycles for one, other in pairwise(taken))
+    assert all(one.boot - one.error <= other.boot + other.error for one, other in pairwise(taken))
+
+
+@pytest.mark.parametrize("counter", [0, 3, 2**32 - 1])
+def test_counter_that_is_not_known_is_refused(counter: int) -> None:
+    with raises_errno(errno.EINVAL):
+        clock_snapshot(counter)
+
+
+def _faster_and_faster(conversion: Conversion) -> Conversion:
+    """Begins where `conversion` stands, and is faster.
+
+    So time does not go back, whenever the writer takes up which; only half of an update
+    would show.
+    """
+    cycles = clock_snapshot().cycles
+    begin = Snapshot(conversion.to_ns(cycles) + 1, cycles)
+    return Conversion(conversion.mult + 16, conversion.shift, begin)
+
+
+async def test_time_never_goes_back_while_the_clock_is_updated_all_the_time() -> None:
+    async with running("replay", poll_ms=1) as made:
+        reader = await made.remote.open_reader(1)
+        await start_with(made.remote, "hyp_enter", "hyp_exit")
+        read = _raw_reader(made.remote)
+        now = clock_snapshot()
+        conversion = Conversion(1 << 20, 20, now._replace(boot=2 * now.boot))
+        made.calls.update_clock(conversion)
+        decoded: list[RawEvent | RawLost] = []
+        # The recording's pace decides how many that are; the host's own updates are none of them:
+        # nothing here waits, so that its clock's task does not run.
+        while len(decoded) < 1_000:
+            conversion = _faster_and_faster(conversion)
+            made.calls.update_clock(conversion)
+            decoded += read(reader)
+        await made.remote.stop_tracing()
+    times = [event.time for event in decoded if isinstance(event, RawEvent)]
+    assert times == sorted(times)
