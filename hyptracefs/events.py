@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from hypervisor_model import EventInfo, FieldInfo, SymbolTable
-from hyptracefs.print_fmt import Op, compile_print_fmt
+from hyptracefs.print_fmt import Op, compile_print_fmt, raw_operations
+
+log = logging.getLogger(__name__)
 
 __all__ = ["Event", "EventInfo", "FieldInfo", "SymbolTable", "compile_events"]
 
@@ -30,6 +33,12 @@ class Event:
         """Number that its records carry."""
         return self.info.id
 
+    @property
+    def simpler_ops(self) -> tuple[tuple[Op, ...], ...]:
+        """What to render where `ops` cannot be: raw, unless that is what `ops` are; the name."""
+        raw = _line(self.info, raw_operations(self.info))
+        return ((self.name,),) if self.ops == raw else (raw, (self.name,))
+
     def format(self) -> str:
         """Text of the `format` file (SPEC E.7); offsets are those of the record."""
         return "\n".join(self._format_lines()) + "\n"
@@ -46,23 +55,38 @@ class Event:
         yield f"print fmt: {self.info.print_fmt}"
 
 
+def _declaration(field: FieldInfo) -> str:
+    """Type and name as in C: what makes an array of it stands behind the name."""
+    if field.type.startswith("__data_loc"):
+        return f"{field.type} {field.name}"
+    item, bracket, length = field.type.partition("[")
+    return f"{item} {field.name}{bracket}{length}"
+
+
 def _field_line(field: FieldInfo) -> str:
     return (
-        f"\tfield:{field.type} {field.name};\toffset:{field.offset};"
+        f"\tfield:{_declaration(field)};\toffset:{field.offset};"
         f"\tsize:{field.size};\tsigned:{field.signed:d};"
     )
 
 
-def _ops(info: EventInfo, tables: Sequence[SymbolTable]) -> tuple[Op, ...]:
-    """Operations of a line: `name` alone, or `name` + space + the printed format."""
-    printed = compile_print_fmt(info, tables)
+def _line(info: EventInfo, printed: tuple[Op, ...]) -> tuple[Op, ...]:
+    """Operations of a line: `name` alone, or `name` + space + what is printed."""
     return (f"{info.name} ", *printed) if printed else (info.name,)
+
+
+def _event(info: EventInfo, tables: Sequence[SymbolTable]) -> Event:
+    try:
+        return Event(info, _line(info, compile_print_fmt(info, tables)))
+    except ValueError as error:
+        log.warning("%s: shown raw", error)
+        return Event(info, _line(info, raw_operations(info)))
 
 
 def compile_events(infos: Sequence[EventInfo], tables: Sequence[SymbolTable]) -> tuple[Event, ...]:
     """Events with their operations, sorted by name.
 
-    Raises ValueError that names the event and what in its print format is unknown.
+    An event whose print format cannot be rendered is shown raw (`name=value`), with a warning.
     """
-    events = (Event(info, _ops(info, tables)) for info in infos)
+    events = (_event(info, tables) for info in infos)
     return tuple(sorted(events, key=lambda event: event.name))

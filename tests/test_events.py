@@ -7,12 +7,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from hypervisor_model import EventInfo, Hypervisor
+from hypervisor_model import EventInfo, FieldInfo, Hypervisor
 from hyptracefs import files
 from hyptracefs.events import Event, compile_events
 from hyptracefs.files import Place
-from tests.support import GOLDEN, Calls, hypervisor, make_remote
+from hyptracefs.print_fmt import Number
+from tests.support import EVENTS, GOLDEN, Calls, hypervisor, make_remote
 
+# Those that the reference had.
 _NAMES = ("hyp_enter", "hyp_exit", "selftest")
 
 
@@ -56,6 +58,8 @@ def test_format_is_that_of_the_reference(events: dict[str, Event], name: str) ->
         ("hyp_enter", {"reason": 2, "vcpu": 4}),
         ("hyp_exit", {"reason": 2, "vcpu": 4}),
         ("selftest", {"id": 8}),
+        ("host_hcall", {"id": 4, "invalid": 8}),
+        ("iommu_idmap", {"from": 8, "to": 16, "prot": 24}),
     ],
 )
 def test_format_has_the_real_offsets(
@@ -85,10 +89,38 @@ def test_events_are_sorted_by_name() -> None:
     assert [event.name for event in compile_events(infos, [])] == ["a", "b", "c"]
 
 
-def test_error_of_one_event_names_it() -> None:
-    infos = [EventInfo(1, "good", (), '""'), EventInfo(2, "bad", (), '"%d"')]
-    with pytest.raises(ValueError, match=r"event bad: .*fewer arguments"):
-        compile_events(infos, [])
+def test_event_that_cannot_be_rendered_is_shown_raw_and_that_is_said_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    field = FieldInfo("int", "a", 4, 4, signed=True)
+    infos = [EventInfo(1, "good", (), '""'), EventInfo(2, "odd", (field,), '"%pS", REC->a')]
+    odd, good = sorted(compile_events(infos, []), key=lambda event: -event.id)
+    assert odd.ops == ("odd ", "a=", Number(field, "signed", 0, ""))
+    assert good.ops == ("good",)
+    assert caplog.messages == [
+        "event odd: print fmt \"%pS\", REC->a: conversion '%pS' is not supported: shown raw"
+    ]
+    assert odd.format().endswith('print fmt: "%pS", REC->a\n')
+
+
+def test_event_without_fields_that_cannot_be_rendered_prints_its_name_alone() -> None:
+    [event] = compile_events([EventInfo(2, "odd", (), '"%d"')], [])
+    assert event.ops == ("odd",)
+
+
+@pytest.mark.parametrize(
+    ("kind", "declaration"),
+    [
+        ("u64", "u64 a"),
+        ("char[16]", "char a[16]"),
+        ("u8[2][3]", "u8 a[2][3]"),
+        ("__data_loc char[]", "__data_loc char[] a"),
+    ],
+)
+def test_arrays_are_declared_as_in_c(kind: str, declaration: str) -> None:
+    field = FieldInfo(kind, "a", 2, 16, signed=False)
+    [event] = compile_events([EventInfo(1, "probe", (field,), '""')], [])
+    assert f"\tfield:{declaration};\toffset:2;\tsize:16;\tsigned:0;\n" in event.format()
 
 
 def test_ids_count_from_1_by_name_and_leave_out_5(events: dict[str, Event]) -> None:
@@ -96,8 +128,9 @@ def test_ids_count_from_1_by_name_and_leave_out_5(events: dict[str, Event]) -> N
     assert [events[name].id for name in sorted(events)] == allowed[: len(events)]
 
 
-def test_events_are_those_of_the_reference(events: dict[str, Event]) -> None:
-    assert tuple(events) == _NAMES
+def test_events_are_those_of_the_catalogue(events: dict[str, Event]) -> None:
+    assert tuple(events) == EVENTS
+    assert set(_NAMES) < set(EVENTS)
 
 
 def test_header_page_is_that_of_the_reference(place: Place) -> None:
