@@ -5,13 +5,16 @@ hypercalls and shared pages only.
 """
 
 from hypervisor_model.model import EventInfo, FieldInfo, Hypervisor, SymbolTable
-from hypervisor_model.workloads import WORKLOADS, Step, Workload, load_workload
+from hypervisor_model.script import Program, Step, Workload
+from hypervisor_model.workloads import MIXES, WORKLOADS, load_workload
 
 __all__ = [
+    "MIXES",
     "WORKLOADS",
     "EventInfo",
     "FieldInfo",
     "Hypervisor",
+    "Program",
     "Step",
     "SymbolTable",
     "Workload",

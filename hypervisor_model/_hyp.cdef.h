@@ -3,17 +3,23 @@ struct hyp;
 
 struct pcpu_step {
 	uint64_t at;
-	int32_t vcpu;
-	uint8_t reason;
-	uint8_t enter;
+	uint32_t event;
+	uint64_t args[...];
 };
+
+#define HYP_PROGRAM_GUEST ...
+#define HYP_PROGRAM_CHAOS ...
 
 int hyp_create(uint32_t nr_cpus, struct hyp **hyp);
 int hyp_set_script(struct hyp *hyp, uint32_t cpu, const struct pcpu_step *steps,
 		   uint32_t nr_steps, uint64_t period);
+int hyp_run_program(struct hyp *hyp, uint32_t cpu, uint32_t program, uint32_t nr_vcpus,
+		    uint64_t seed);
 int hyp_start(struct hyp *hyp);
 void hyp_destroy(struct hyp *hyp);
 uintptr_t hyp_conduit_address(struct hyp *hyp);
+int hyp_serve_host(struct hyp *hyp, int host_fd, int listen_fd, int stop_fd);
+int hyp_serve(struct hyp *hyp, int listen_fd, int stop_fd);
 const char *hyp_writer_ordering(const struct hyp *hyp);
 
 struct hyp_event_field {

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from hypervisor_model._hyp import ffi, lib
-from hypervisor_model.workloads import Step, Workload
+from hypervisor_model.script import Program, Step, Workload
 
 
 class FieldInfo(NamedTuple):
@@ -31,11 +31,19 @@ class EventInfo(NamedTuple):
 
 
 class SymbolTable(NamedTuple):
-    """What calling `function` on value i in a print format gives: symbols[i], or fallback."""
+    """What calling `function` on a value in a print format gives.
+
+    `symbols` are values, unsigned of 64 bits, with their texts; `fallback` is for all other
+    values, None: the value itself, as 0x%lx.
+    """
 
     function: str
-    symbols: tuple[str, ...]
-    fallback: str
+    symbols: tuple[tuple[int, str], ...]
+    fallback: str | None
+
+
+_U64_MAX = 2**64 - 1
+_PROGRAMS = {"guest": lib.HYP_PROGRAM_GUEST, "chaos": lib.HYP_PROGRAM_CHAOS}
 
 
 def _text(pointer: Any) -> str:
@@ -65,7 +73,8 @@ def _fields(table: Any) -> Iterator[FieldInfo]:
         index += 1
 
 
-def _events() -> tuple[EventInfo, ...]:
+def describe_events() -> tuple[EventInfo, ...]:
+    """All events, in the order of their indices."""
     return tuple(
         EventInfo(desc.id, _text(desc.name), tuple(_fields(desc.fields)), _text(desc.print_fmt))
         for desc in _until_null(lib.hyp_event_desc)
@@ -76,7 +85,7 @@ def _symbol_tables() -> tuple[SymbolTable, ...]:
     return tuple(
         SymbolTable(
             _text(table.function),
-            tuple(_text(table.symbols[i]) for i in range(table.nr_symbols)),
+            tuple((i, _text(table.symbols[i])) for i in range(table.nr_symbols)),
             _text(table.fallback),
         )
         for table in _until_null(lib.hyp_symbol_table)
@@ -85,7 +94,7 @@ def _symbol_tables() -> tuple[SymbolTable, ...]:
 
 def _reason_numbers(tables: tuple[SymbolTable, ...]) -> dict[str, int]:
     [reasons] = (table for table in tables if table.function == "__hyp_enter_exit_reason_str")
-    return {name: number for number, name in enumerate(reasons.symbols)}
+    return {name: number for number, name in reasons.symbols}
 
 
 class Hypervisor:
@@ -97,23 +106,41 @@ class Hypervisor:
 
     def __init__(self, cpus: int, workload: Workload) -> None:
         self.cpus = cpus
-        self.events = _events()
+        self.events = describe_events()
         self.symbol_tables = _symbol_tables()
         created = ffi.new("struct hyp **")
         _check(lib.hyp_create(cpus, created), f"create {cpus} CPUs")
         self._hyp: Any = ffi.gc(created[0], lib.hyp_destroy)
+        arrays: dict[int, Any] = {}
         for cpu, steps in workload.scripts.items():
-            self._set_script(cpu, steps, workload.period)
+            # CPUs may share a script.
+            if id(steps) not in arrays:
+                arrays[id(steps)] = self._steps(steps)
+            result = lib.hyp_set_script(
+                self._hyp, cpu, arrays[id(steps)], len(steps), workload.period
+            )
+            _check(result, f"script of CPU {cpu}")
+        for cpu, program in workload.programs.items():
+            self._run_program(cpu, program)
         _check(lib.hyp_start(self._hyp), "start the CPU threads")
 
-    def _set_script(self, cpu: int, steps: list[Step], period: int) -> None:
-        numbers = _reason_numbers(self.symbol_tables)
-        array = ffi.new(
+    def _steps(self, steps: list[Step]) -> Any:
+        reasons = _reason_numbers(self.symbol_tables)
+        indices = {event.name: index for index, event in enumerate(self.events)}
+
+        def number(arg: int | str) -> int:
+            return reasons[arg] if isinstance(arg, str) else arg & _U64_MAX
+
+        return ffi.new(
             "struct pcpu_step[]",
-            [(step.at, step.vcpu, numbers[step.reason], step.enter) for step in steps],
+            [(step.at, indices[step.event], [number(arg) for arg in step.args]) for step in steps],
         )
-        result = lib.hyp_set_script(self._hyp, cpu, array, len(steps), period)
-        _check(result, f"script of CPU {cpu}")
+
+    def _run_program(self, cpu: int, program: Program) -> None:
+        result = lib.hyp_run_program(
+            self._hyp, cpu, _PROGRAMS[program.name], program.vcpus, program.seed
+        )
+        _check(result, f"program {program.name} of CPU {cpu}")
 
     @property
     def writer_ordering(self) -> str:
@@ -127,6 +154,14 @@ class Hypervisor:
             raise ValueError("hypervisor model: closed")
         address: int = lib.hyp_conduit_address(self._hyp)
         return address
+
+    def serve_host(self, host_fd: int, stop_fd: int) -> None:
+        """Answer the host at `host_fd` until it is gone, or until `stop_fd` is readable."""
+        lib.hyp_serve_host(self._hyp, host_fd, -1, stop_fd)
+
+    def serve(self, listen_fd: int, stop_fd: int) -> None:
+        """Answer one host after the other, until `stop_fd` is readable."""
+        lib.hyp_serve(self._hyp, listen_fd, stop_fd)
 
     def close(self) -> None:
         """Stop the CPUs and free everything. A second call does nothing."""

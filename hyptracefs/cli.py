@@ -13,17 +13,16 @@ from typing import NoReturn
 from hyptracefs import daemon
 from hyptracefs.mounts import MountError, check_fuse, check_mounted, check_mountpoint
 from hyptracefs.options import Options, UsageError, fuse_options_help, options_help, parse_options
+from hyptracefs.sources import SOURCES, canonical_source
 
 _FAILED = 1
 _USAGE = 2
 _INTERRUPTED = 130  # as shells have it: 128 + SIGINT
 
-_SOURCES = {"model": "a hypervisor model of its own, which ends with the mount"}
-
 _DESCRIPTION = "Mount the trace buffers of a hypervisor as a tracefs."
 _EPILOG = f"""\
 sources:
-{chr(10).join(f"  {name:<18}{what}" for name, what in _SOURCES.items())}
+{chr(10).join(f"  {name:<18}{what}" for name, what in SOURCES.items())}
 
 mount options:
 {options_help()}
@@ -32,6 +31,7 @@ mount options:
 examples:
   hyptracefs model /mnt/hyp -o cpus=4
   mount -t fuse.hyptracefs model /mnt/hyp -o workload=idle
+  hyp-model --listen /run/hyp.sock & hyptracefs unix:/run/hyp.sock /mnt/hyp
   umount /mnt/hyp
 
   cd /mnt/hyp/hypervisor
@@ -77,11 +77,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _check_source(source: str) -> None:
-    if source not in _SOURCES:
-        raise UsageError(f"unknown source {source!r}: there is {', '.join(_SOURCES)}")
-
-
 def _serve(arguments: argparse.Namespace, options: Options, ready: Callable[[], None]) -> None:
     # Late: the parent of a daemon needs neither trio nor pyfuse3.
     from hyptracefs.serve import MountRequest, serve  # noqa: PLC0415
@@ -111,7 +106,7 @@ def _run(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
     arguments.mountpoint = os.path.realpath(arguments.mountpoint)
     options = parse_options(arguments.options)
-    _check_source(arguments.source)
+    arguments.source = canonical_source(arguments.source)
 
     if arguments.ready_fd is not None:
         _serve_in_background(arguments, options)

@@ -7,21 +7,40 @@ microseconds; none needs a thread of its own.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from hyptracefs.clock import Conversion
-from hyptracefs.ring_buffer import Hvc, hvc_call
+from hyptracefs.ring_buffer import Counter, Hvc, hvc_call
 
 # The mount acts like a kernel worker that is bound to this CPU; what a user does from
 # another CPU (the test event) is called from that one.
 HOST_CPU = 0
 
 
-class Hypercalls:
-    """The eight calls, through the conduit at address `conduit`. The swap is made in C."""
+def _never() -> str:
+    return ""
 
-    def __init__(self, conduit: int, cpus: int) -> None:
+
+class Hypercalls:
+    """The eight calls, through the conduit at address `conduit`. The swap is made in C.
+
+    `gone()` says why nobody answers any more, and nothing while somebody does. `counter`
+    stamps the events, at about `counter_hz`; 0: unknown.
+    """
+
+    def __init__(
+        self,
+        conduit: int,
+        cpus: int,
+        gone: Callable[[], str] = _never,
+        counter: int = Counter.CPU,
+        counter_hz: int = 0,
+    ) -> None:
         self.conduit = conduit
         self.cpus = cpus
+        self.gone = gone
+        self.counter = counter
+        self.counter_hz = counter_hz
 
     def _call(self, nr: Hvc, *args: int, cpu: int = HOST_CPU) -> None:
         result = hvc_call(self.conduit, cpu, nr, args)
@@ -29,9 +48,9 @@ class Hypercalls:
             why = os.strerror(-result)
             raise OSError(-result, f"hypervisor: {nr.name.lower()}{args}: {why}")
 
-    def load(self, desc_address: int, desc_size: int, memory: int) -> None:
-        """Hand over the buffers: a descriptor, and the sealed memfd that it speaks of."""
-        self._call(Hvc.TRACING_LOAD, desc_address, desc_size, memory)
+    def load(self, desc_offset: int, desc_size: int, memory: int) -> None:
+        """Hand over the buffers: a sealed memfd, and where in it its descriptor lies."""
+        self._call(Hvc.TRACING_LOAD, desc_offset, desc_size, memory)
 
     def unload(self) -> None:
         """Take them back; fine when there are none."""

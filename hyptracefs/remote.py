@@ -9,6 +9,9 @@ Its life cycle (SPEC D.1):
 
 What contains no `await` is atomic. What does (allocating, calibrating the clock) is a
 transition, one at a time; nothing unloads during one.
+
+A hypervisor can be gone at any time. Tracing is off then; what it has left in its buffer is
+read without it, and the next load attaches to the next one, if there is one.
 """
 
 from __future__ import annotations
@@ -33,8 +36,8 @@ from hyptracefs.ring_buffer import (
     RenderTable,
     RingBuffer,
     Stats,
+    check_memory,
     clock_snapshot,
-    descriptor_address,
     pages_for,
 )
 
@@ -44,6 +47,9 @@ DEFAULT_SIZE_KB = 7
 # The reference polls each 100 ms. With its 7 KiB, a pKVM host with one guest would
 # overwrite the buffer in less.
 DEFAULT_POLL_MS = 10
+
+# How often to try to calibrate before tracing cannot start.
+_CALIBRATIONS = 10
 
 # Bytes, rounded up to pages, must fit 64 bits. (The reference lets its sum wrap.)
 MAX_SIZE_KB = (2**64 - PAGE_SIZE) // 1024
@@ -61,10 +67,16 @@ class RemoteStatistics:
     cpus: tuple[Stats, ...]  # none while unloaded
 
 
+def _no_other() -> Hypercalls:
+    raise OSError(errno.ENODEV, "there is no other hypervisor")
+
+
 class Remote:
     """One remote named `name` whose hypervisor answers `hypercalls`.
 
     run() must be running; `poll_ms` is how often it looks for events while somebody waits.
+    `attach` gives the hypercalls of the next hypervisor when this one is gone; it is called
+    in a thread, and raises OSError.
     """
 
     def __init__(
@@ -73,6 +85,7 @@ class Remote:
         hypercalls: Hypercalls,
         events: Sequence[Event],
         poll_ms: int = DEFAULT_POLL_MS,
+        attach: Callable[[], Hypercalls] = _no_other,
     ) -> None:
         self.name = name
         self.cpus = hypercalls.cpus
@@ -80,6 +93,8 @@ class Remote:
         self.size_kb = DEFAULT_SIZE_KB
         self.tracing_on = False
         self._hypercalls = hypercalls
+        self._attach = attach
+        self._orphaned = False  # the hypervisor is gone, and we have noticed
         self._poll_s = poll_ms / 1000
         self._table = RenderTable(events)
         self._buffer: RingBuffer | None = None
@@ -107,10 +122,10 @@ class Remote:
     def _shut_down(self) -> None:
         self._stop_clock()
         self.tracing_on = False
-        if self._buffer is not None:
-            self._hypercalls.unload()
-            self._buffer.close()
-            self._buffer = None
+        buffer, self._buffer = self._buffer, None
+        if buffer is not None:
+            self._take_back()
+            buffer.close()
 
     @property
     def loaded(self) -> bool:
@@ -138,6 +153,53 @@ class Remote:
             cpus=tuple(buffer.statistics(cpu) for cpu in range(self.cpus)) if buffer else (),
         )
 
+    # --- the hypervisor is gone ------------------------------------------------------------
+
+    def _notice_gone(self) -> bool:
+        """Whether the hypervisor is gone; at the first time, go on without it."""
+        why = self._hypercalls.gone()
+        if not why or self._orphaned:
+            return bool(why)
+        self._orphaned = True
+        log.error(
+            "%s: the hypervisor is gone: %s; what it has recorded can be read; "
+            "echo 1 > tracing_on attaches to the next one",
+            self.name,
+            why,
+        )
+        self._stop_clock()
+        self.tracing_on = False
+        if self._buffer is not None:
+            self._buffer.inherit()
+            self._wake(self._buffer)
+        self._try_unload()
+        return True
+
+    async def _attach_next(self) -> None:
+        """Within a transition: another hypervisor, as the one before was told to be."""
+        try:
+            self._hypercalls = await trio.to_thread.run_sync(self._attach)
+        except OSError as error:
+            log.error("%s: %s", self.name, error.strerror)  # noqa: TRY400 (no traceback)
+            raise
+        self._orphaned = False
+        if self._buffer is not None:
+            if self._buffer.poll():
+                log.warning("%s: %d old events are forgotten", self.name, self._buffer.unread())
+            self._buffer.close()
+            self._buffer = None
+        for event_id in self._enabled:
+            self._hypercalls.enable_event(event_id, on=True)
+        log.info("%s: attached to another hypervisor", self.name)
+
+    def _take_back(self) -> None:
+        """The buffer, from the hypervisor; one that is gone has let go of it."""
+        try:
+            self._hypercalls.unload()
+        except OSError:
+            if not self._hypercalls.gone():
+                raise
+
     # --- load and unload ----------------------------------------------------------------
 
     @asynccontextmanager
@@ -162,7 +224,7 @@ class Remote:
         buffer = self._buffer
         if buffer is None or next(self._reasons_to_stay(), None) is not None:
             return
-        self._hypercalls.unload()
+        self._take_back()
         self._buffer = None
         if self._nursery is None:
             buffer.close()
@@ -182,6 +244,8 @@ class Remote:
         """Within a transition. Raises OSError E2BIG, ENOMEM, or what the hypervisor says."""
         if self.loaded:
             return
+        if self._notice_gone():
+            await self._attach_next()
         geometry = Geometry(self.cpus, pages_for(self.size_kb))
         # In a thread: to allocate, describe and load a large buffer takes long.
         memory = await trio.to_thread.run_sync(self._load_memory, geometry)
@@ -189,11 +253,11 @@ class Remote:
         self._buffer = RingBuffer(memory, geometry, self._table, conduit, HOST_CPU)
 
     def _load_memory(self, geometry: Geometry) -> Memory:
-        memory = Memory(geometry.size)
+        check_memory(geometry.size)  # before we describe it: that takes memory, too
+        descriptor = geometry.descriptor()
+        memory = Memory(geometry.size, descriptor)
         try:
-            descriptor = geometry.descriptor()
-            address = descriptor_address(descriptor)
-            self._hypercalls.load(address, len(descriptor), memory.fd)
+            self._hypercalls.load(geometry.size, len(descriptor), memory.fd)
         except BaseException:
             memory.close()
             raise
@@ -215,8 +279,10 @@ class Remote:
     async def start_tracing(self) -> None:
         """Load, calibrate the clock (0.1 s), let the writers write. Fine when already on."""
         async with self._transition():
-            if self.tracing_on:
+            if self.tracing_on and not self._notice_gone():
                 return
+            if self._notice_gone():
+                await self._attach_next()
             await self._load()
             await self._start_clock()
             try:
@@ -229,7 +295,7 @@ class Remote:
     async def stop_tracing(self) -> None:
         """Stop the writers; unloads if all is read. Fine when already off."""
         async with self._transition():
-            if not self.tracing_on:
+            if not self.tracing_on or self._notice_gone():
                 return
             self._hypercalls.enable(on=False)
             self._stop_clock()
@@ -237,9 +303,14 @@ class Remote:
             self._poll_once()
 
     async def _start_clock(self) -> None:
-        estimator = clock.ClockEstimator(clock_snapshot())
-        await trio.sleep(clock.INIT_S)
-        self._update_clock(estimator)
+        calls = self._hypercalls
+        estimator = clock.ClockEstimator(clock_snapshot(calls.counter), calls.counter_hz)
+        for _ in range(_CALIBRATIONS):
+            await trio.sleep(clock.INIT_S)
+            if self._update_clock(estimator):
+                break
+        else:
+            raise OSError(errno.EIO, f"{self.name}: the counter of its clock stands still")
         self._clock_scope = trio.CancelScope()
         if self._nursery is not None:
             self._nursery.start_soon(self._keep_clock, estimator, self._clock_scope)
@@ -247,10 +318,11 @@ class Remote:
     def _stop_clock(self) -> None:
         self._clock_scope.cancel()
 
-    def _update_clock(self, estimator: clock.ClockEstimator) -> None:
-        conversion = estimator.tick(clock_snapshot())
+    def _update_clock(self, estimator: clock.ClockEstimator) -> bool:
+        conversion = estimator.tick(clock_snapshot(self._hypercalls.counter))
         if conversion is not None:
             self._hypercalls.update_clock(conversion)
+        return conversion is not None
 
     async def _keep_clock(self, estimator: clock.ClockEstimator, scope: trio.CancelScope) -> None:
         with scope:
@@ -259,6 +331,8 @@ class Remote:
                 try:
                     self._update_clock(estimator)
                 except OSError as error:
+                    if self._notice_gone():
+                        return
                     # The old conversion goes on; the next tick tries again.
                     log.warning("%s: clock: %s", self.name, error)
 
@@ -306,6 +380,16 @@ class Remote:
         self._readers -= 1
         self._try_unload()
 
+    def read(self, read: Callable[[RingBuffer], memoryview]) -> memoryview:
+        """For a Reader: from the buffer that there is; nothing between two hypervisors."""
+        if self._buffer is None:
+            return memoryview(b"")
+        done = read(self._buffer)
+        if not done and self._notice_gone():
+            # It was asked for a page while it died: now we know where the rest is.
+            done = read(self._buffer)
+        return done
+
     async def wait_for_events(self, cpu: int) -> None:
         """Wait until a poll has seen unread events of `cpu`."""
         self._waiting.set()
@@ -327,6 +411,7 @@ class Remote:
             self._watchers.pop(reader)()
 
     def _poll_once(self) -> None:
+        self._notice_gone()
         if self._buffer is not None and self._buffer.poll():
             self._wake(self._buffer)
 
@@ -349,11 +434,11 @@ class Reader:
 
     def try_read_text(self, size: int) -> memoryview:
         """Lines, up to `size` bytes; empty when there are none. Valid until the next read."""
-        return self._remote.buffer.read_text(self.cpu, self._carry, size)
+        return self._remote.read(lambda buffer: buffer.read_text(self.cpu, self._carry, size))
 
     def try_read_raw(self, size: int) -> memoryview:
         """Page images, up to `size` bytes; otherwise like try_read_text()."""
-        return self._remote.buffer.read_raw(self.cpu, self._carry, size)
+        return self._remote.read(lambda buffer: buffer.read_raw(self.cpu, self._carry, size))
 
     async def wait(self) -> None:
         """Wait until there may be something to read."""
@@ -362,7 +447,9 @@ class Reader:
     def readable(self) -> bool:
         """Whether a read would give something now."""
         return bool(self._carry) or (
-            self._remote.buffer.poll() and self._remote.buffer.unread(self.cpu) > 0
+            self._remote.loaded
+            and self._remote.buffer.poll()
+            and self._remote.buffer.unread(self.cpu) > 0
         )
 
     def watch(self, tell: Callable[[], None]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import mmap
 import os
 import struct
@@ -16,10 +17,13 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
+from hypervisor_model import SymbolTable
 from hyptracefs._ringbuf import ffi, lib
 from hyptracefs.clock import Snapshot
 from hyptracefs.events import Event
-from hyptracefs.print_fmt import Number, Op, Symbol
+from hyptracefs.print_fmt import Number, Op, Symbol, symbol_texts
+
+log = logging.getLogger(__name__)
 
 PAGE_SIZE: int = lib.RB_PAGE_SIZE
 PAGE_HEADER: int = lib.RB_PAGE_HEADER
@@ -50,12 +54,23 @@ def hvc_call(conduit: int, cpu: int, nr: Hvc, args: Sequence[int]) -> int:
     return result
 
 
-def clock_snapshot() -> Snapshot:
-    """Boot time and the CPU's counter at one instant, to some ten nanoseconds."""
-    boot = ffi.new("uint64_t *")
-    cycles = ffi.new("uint64_t *")
-    lib.clock_snapshot(boot, cycles)
-    return Snapshot(boot[0], cycles[0])
+class Counter(IntEnum):
+    """Which counter stamps a producer's events (hypervisor_model/protocol.h)."""
+
+    CPU = lib.HYP_COUNTER_CPU
+    MONOTONIC_RAW = lib.HYP_COUNTER_MONOTONIC_RAW
+
+
+def clock_snapshot(counter: int = Counter.CPU) -> Snapshot:
+    """Boot time and the counter at one instant, to some ten nanoseconds.
+
+    Raises OSError EINVAL for a counter that this host cannot read.
+    """
+    instant = ffi.new("struct clock_instant *")
+    result: int = lib.clock_snapshot(counter, instant)
+    if result:
+        raise OSError(-result, f"counter {counter} cannot be read: {os.strerror(-result)}")
+    return Snapshot(instant.boot_ns, instant.cycles, instant.error_ns)
 
 
 def pages_for(size_kb: int) -> int:
@@ -79,16 +94,31 @@ _KINDS = {
 }
 _FLAGS = {"-": lib.RENDER_LEFT, "0": lib.RENDER_ZERO}
 
+# What render_event_check() says.
+_REFUSALS = {
+    errno.E2BIG: "its lines could be too long",
+    errno.EINVAL: "a field has not the size, or the place, of a number",
+}
+
+# Texts in all tables of symbols: what a hypervisor describes cannot fill our memory.
+_MAX_TEXTS = 1 << 20
+
 
 class RenderTable:
-    """Events by id, compiled for C. Keeps alive what the C structures point to."""
+    """Events by id, compiled for C. Keeps alive what the C structures point to.
+
+    An event that C refuses to render is shown in a simpler form, with a warning.
+    """
 
     def __init__(self, events: Sequence[Event]) -> None:
         self._alive: list[Any] = []
+        self._texts: dict[str, tuple[Any, int]] = {}
+        self._symbols: dict[tuple[SymbolTable, int, bool], Any] = {}
+        self._nr_texts = 0
         nr = max((event.id for event in events), default=-1) + 1
         self._events = self._new("struct render_event[]", nr)
         for event in events:
-            self._fill(self._events[event.id], event)
+            self._fill(event)
         self.table = ffi.new("struct render_table *", (self._events, nr))
 
     def _new(self, ctype: str, init: object) -> Any:
@@ -97,14 +127,28 @@ class RenderTable:
         return made
 
     def _text(self, text: str) -> tuple[Any, int]:
-        data = text.encode("ascii")
-        # Zero bytes up to what the renderer may copy at once.
-        return self._new(f"char[{len(data) + lib.RENDER_TEXT_ALIGN}]", data), len(data)
+        if text not in self._texts:
+            data = text.encode("ascii")
+            # Zero bytes up to what the renderer may copy at once.
+            padded = f"char[{len(data) + lib.RENDER_TEXT_ALIGN}]"
+            self._texts[text] = self._new(padded, data), len(data)
+        return self._texts[text]
 
-    def _symbols(self, op: Symbol) -> Any:
-        texts = self._new("struct render_text[]", [self._text(s) for s in op.table.symbols])
-        fallback = self._text(op.table.fallback)
-        return self._new("struct render_symbols *", (texts, len(op.table.symbols), fallback))
+    def _new_symbols(self, op: Symbol) -> Any:
+        texts, fallback = symbol_texts(op.table, op.field)
+        self._nr_texts += len(texts)
+        if self._nr_texts > _MAX_TEXTS:
+            raise OSError(
+                errno.E2BIG, f"more than {_MAX_TEXTS} values in the symbols of all events"
+            )
+        array = self._new("struct render_text[]", [self._text(text) for text in texts])
+        return self._new("struct render_symbols *", (array, len(texts), self._text(fallback)))
+
+    def _symbols_of(self, op: Symbol) -> Any:
+        key = (op.table, op.field.size, op.field.signed)
+        if key not in self._symbols:
+            self._symbols[key] = self._new_symbols(op)
+        return self._symbols[key]
 
     def _op(self, before: str, op: Number | Symbol | None) -> dict[str, Any]:
         """The text before a field, and the field; None: no field."""
@@ -120,7 +164,7 @@ class RenderTable:
         }
         if isinstance(op, Number):
             return {"kind": _KINDS[op.base], **common}
-        return {"kind": lib.RENDER_SYMBOL, "symbols": self._symbols(op), **common}
+        return {"kind": lib.RENDER_SYMBOL, "symbols": self._symbols_of(op), **common}
 
     def _ops(self, ops: Iterable[Op]) -> Iterator[dict[str, Any]]:
         before = ""
@@ -133,14 +177,25 @@ class RenderTable:
         if before:
             yield self._op(before, None)
 
-    def _fill(self, slot: Any, event: Event) -> None:
-        ops = list(self._ops(event.ops))
-        slot.nr_ops = len(ops)
-        slot.ops = self._new("struct render_op[]", ops)
+    def _render(self, slot: Any, ops: Sequence[Op]) -> None:
+        made = list(self._ops(ops))
+        slot.nr_ops = len(made)
+        slot.ops = self._new("struct render_op[]", made)
         result = lib.render_event_check(ffi.addressof(slot))
         if result:
-            why = os.strerror(-result)
-            raise OSError(-result, f"event {event.name}: cannot be rendered: {why}")
+            raise OSError(-result, _REFUSALS[-result])
+
+    def _fill(self, event: Event) -> None:
+        forms = (event.ops, *event.simpler_ops)
+        instead = ("raw", "by its name alone", "as an unknown one")[-len(forms) :]
+        for ops, next_form in zip(forms, instead, strict=True):
+            try:
+                self._render(self._events[event.id], ops)
+            except OSError as error:
+                log.warning("event %s: %s: shown %s", event.name, error.strerror, next_form)
+            else:
+                return
+        self._events[event.id] = (ffi.NULL, 0, 0, 0)
 
 
 # --- memory -----------------------------------------------------------------------------
@@ -155,7 +210,7 @@ class Geometry:
 
     @property
     def size(self) -> int:
-        """Bytes in all."""
+        """Bytes of all pages; the descriptor lies behind them."""
         return self.cpus * self._cpu_size
 
     @property
@@ -193,7 +248,7 @@ def _available_memory() -> int:
     return 0
 
 
-def _check_memory(size: int) -> None:
+def check_memory(size: int) -> None:
     """Refuse what the machine does not have: the kernel would end processes to find it."""
     available = _available_memory()
     if size > available:
@@ -204,16 +259,18 @@ def _check_memory(size: int) -> None:
 
 
 class Memory:
-    """A sealed memfd of `size` bytes, allocated, and mapped here for reading only.
+    """A sealed memfd of `size` bytes and `behind` them, mapped here for reading only.
 
     Raises OSError ENOMEM. Takes as long as clearing the memory does.
     """
 
-    def __init__(self, size: int) -> None:
-        _check_memory(size)
+    def __init__(self, size: int, behind: bytes = b"") -> None:
+        size += len(behind)
+        check_memory(size)
         self.fd = os.memfd_create("hyptracefs", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.posix_fallocate(self.fd, 0, size)
+            os.pwrite(self.fd, behind, size - len(behind))
             fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
             self._map = mmap.mmap(self.fd, size, mmap.MAP_SHARED, mmap.PROT_READ)
         except OSError as error:
@@ -320,6 +377,14 @@ class RingBuffer:
         """The hypervisor has reset `cpu`: forget the position there."""
         lib.reader_reset(self._reader, cpu)
 
+    def inherit(self) -> None:
+        """The hypervisor is gone: read what it has left, without it."""
+        self._heirs = [
+            ffi.new("uint32_t[]", self._cpus[cpu].nr_pages) for cpu in range(len(self._cpus))
+        ]
+        for cpu, heirs in enumerate(self._heirs):
+            lib.reader_inherit(self._reader, cpu, heirs)
+
     def statistics(self, cpu: int) -> Stats:
         """Counters of `cpu`, as last polled."""
         stats = ffi.new("struct reader_stats *")
@@ -329,8 +394,3 @@ class RingBuffer:
     def close(self) -> None:
         """Give the memory back. The hypervisor must have let go of it."""
         self._memory.close()
-
-
-def descriptor_address(descriptor: bytes) -> int:
-    """Where `descriptor` lies in memory, while it lives."""
-    return int(ffi.cast("uintptr_t", ffi.from_buffer(descriptor)))

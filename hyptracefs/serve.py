@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 
 import trio
 
-from hypervisor_model import Hypervisor, load_workload
+from hypervisor_model.cli import default_cpus
 from hyptracefs.events import compile_events
 from hyptracefs.fuse import TraceOperations
 from hyptracefs.fuse_hook import FuseHook, pyfuse3
-from hyptracefs.hypercalls import Hypercalls
 from hyptracefs.mounts import MountError, OwnMount, check_mountpoint, reserved
 from hyptracefs.options import Options
 from hyptracefs.remote import Remote
+from hyptracefs.sources import Hypervisors, source_of
 from hyptracefs.tree import Tree
 
 log = logging.getLogger(__name__)
@@ -36,11 +36,6 @@ class MountRequest:
     source: str
     mountpoint: str  # absolute
     options: Options
-
-
-def _cpus(options: Options) -> int:
-    # The recorded session runs on CPU 1.
-    return options.cpus or max(2, os.cpu_count() or 1)
 
 
 def _fuse_options(request: MountRequest) -> set[str]:
@@ -92,17 +87,22 @@ def serve(request: MountRequest, ready: Callable[[], None]) -> None:
     for number in _END_SIGNALS:
         # Until the event loop listens: unwind, so that no mount stays behind.
         signal.signal(number, signal.default_int_handler)
-    cpus = _cpus(request.options)
-    workload = load_workload(request.options.workload, cpus)
-    with Hypervisor(cpus, workload) as hypervisor:
-        events = compile_events(hypervisor.events, hypervisor.symbol_tables)
-        calls = Hypercalls(hypervisor.conduit, hypervisor.cpus)
-        remote = Remote("hypervisor", calls, events, request.options.poll_ms)
+    options = request.options
+    source = source_of(request.source, options.cpus or default_cpus(), options.workload)
+    with closing(Hypervisors(source)) as hypervisors:
+        first = hypervisors.current.introduction
+        events = compile_events(first.events, first.symbol_tables)
+        remote = Remote(
+            first.hello.name,
+            hypervisors.calls(),
+            events,
+            options.poll_ms,
+            hypervisors.attach_next,
+        )
         operations = TraceOperations(Tree(remote), FuseHook(), ready)
         mount = _mount(operations, request)
         try:
             FuseHook.check()
-            log.info("writers: %s", hypervisor.writer_ordering)
             trio.run(_serve_session, remote, mount)
         finally:
             pyfuse3.close(unmount=mount.is_there())

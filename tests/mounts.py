@@ -86,13 +86,13 @@ def blocks_in_read(pid: int) -> bool:
 
 
 class Mount:
-    """A mounted model, its server in the foreground."""
+    """A mounted hypervisor, its server in the foreground."""
 
-    def __init__(self, where: Path, log: Path, *options: str) -> None:
+    def __init__(self, where: Path, log: Path, *options: str, source: str = "model") -> None:
         self.path = where
         self.top = where / "hypervisor"
         self._log = log
-        command = [sys.executable, "-X", "faulthandler", "-m", "hyptracefs", "model", str(where)]
+        command = [sys.executable, "-X", "faulthandler", "-m", "hyptracefs", source, str(where)]
         with log.open("wb") as stderr:
             self.server = subprocess.Popen(
                 [*command, "-f", *(f"-o{option}" for option in options)],
@@ -145,6 +145,19 @@ class Mount:
         mount = mount_at(str(self.path))
         return mount is not None and mount.fs_type == FS_TYPE
 
+    def model(self) -> int:
+        """The process of a model of its own."""
+        children = Path(f"/proc/{self.server.pid}/task/{self.server.pid}/children")
+        [child] = children.read_text(encoding="ascii").split()
+        return int(child)
+
+    def die(self) -> None:
+        """Killed: the mount is dead and goes with it."""
+        self.server.kill()
+        self.server.wait()
+        subprocess.run(["umount", "-l", str(self.path)], check=True)
+        self.server.returncode = 0  # as it was meant
+
     def end(self) -> None:
         """As the test leaves it: the server ended, or ends now, cleanly."""
         if self.server.poll() is None:
@@ -161,17 +174,58 @@ class Mount:
         assert "Traceback" not in self.log(), self.log()
 
 
+class Model:
+    """A hyp-model that listens at `path`, in a process of its own."""
+
+    def __init__(self, path: Path, *options: str) -> None:
+        self.path = path
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "hypervisor_model", f"--listen={path}", *options],
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        assert self.process.stderr is not None
+        first = self.process.stderr.readline().decode()
+        assert "listening at" in first, first
+
+    @property
+    def source(self) -> str:
+        return f"unix:{self.path}"
+
+    def kill(self) -> None:
+        """As nobody would like to end."""
+        self.process.kill()
+        self.process.wait()
+
+    def end(self) -> int:
+        """Exit status."""
+        self.process.terminate()
+        return self.process.wait(timeout=PATIENCE_S)
+
+
+@contextlib.contextmanager
+def modelled(path: Path, *options: str) -> Iterator[Model]:
+    """A hyp-model, gone afterwards whatever happens."""
+    model = Model(path, *options)
+    try:
+        yield model
+    finally:
+        model.kill()
+        if model.process.stderr is not None:
+            model.process.stderr.close()
+
+
 def can_mount() -> bool:
     """Whether this process may mount."""
     return os.geteuid() == 0 and os.access("/dev/fuse", os.R_OK | os.W_OK)
 
 
 @contextlib.contextmanager
-def mounted(directory: Path, *options: str) -> Iterator[Mount]:
+def mounted(directory: Path, *options: str, source: str = "model") -> Iterator[Mount]:
     """A mount under `directory`, gone afterwards whatever happens."""
     where = directory / "mnt"
     where.mkdir(parents=True)
-    mount = Mount(where, directory / "log", *options)
+    mount = Mount(where, directory / "log", *options, source=source)
     try:
         yield mount
         mount.end()

@@ -24,6 +24,20 @@ from hyptracefs.tree import Tree
 
 GOLDEN = Path(__file__).parent / "golden"
 
+# The catalogue, in the order of ids.
+EVENTS = (
+    "host_ffa_call",
+    "host_hcall",
+    "host_mem_abort",
+    "host_smc",
+    "hyp_enter",
+    "hyp_exit",
+    "iommu_idmap",
+    "psci_mem_protect",
+    "selftest",
+    "vcpu_illegal_trap",
+)
+
 
 def run_jumping(
     main: Callable[[], Awaitable[object]],
@@ -52,9 +66,9 @@ class Calls(Hypercalls):
         if call in self.refused:
             raise OSError(errno.EIO, f"{call} refused")
 
-    def load(self, desc_address: int, desc_size: int, memory: int) -> None:
+    def load(self, desc_offset: int, desc_size: int, memory: int) -> None:
         self._note("load")
-        super().load(desc_address, desc_size, memory)
+        super().load(desc_offset, desc_size, memory)
 
     def unload(self) -> None:
         self._note("unload")
@@ -251,8 +265,8 @@ def is_circle_of(played: Sequence[object], circle: Sequence[object]) -> bool:
 
 def step_text(step: Step) -> str:
     """What trace_pipe prints for `step`, behind the time."""
-    name = "hyp_enter" if step.enter else "hyp_exit"
-    return f"{name} reason={step.reason} vcpu={step.vcpu}"
+    reason, vcpu = step.args
+    return f"{step.event} reason={reason} vcpu={vcpu}"
 
 
 _RECORDED = Path(__file__).parents[1] / "hypervisor_model" / "data" / "pkvm-guest-session.txt"

@@ -44,6 +44,10 @@ def test_script_for_a_cpu_that_is_not_there_is_refused() -> None:
         Hypervisor(1, script)
 
 
+def u64(name: str) -> tuple[str, str, int, bool]:
+    return ("u64", name, 8, False)
+
+
 def test_events_have_fields_within_their_record() -> None:
     with hypervisor() as made:
         described = {
@@ -54,16 +58,48 @@ def test_events_have_fields_within_their_record() -> None:
         }
     reason = [("u8", "reason", 1, False), ("pid_t", "vcpu", 4, True)]
     assert described == {
+        "host_ffa_call": [
+            *(u64(name) for name in ("func_id", "res_a1", "res_a2", "res_a3", "res_a4")),
+            ("int", "handled", 4, True),
+            ("int", "err", 4, True),
+        ],
+        "host_hcall": [("u32", "id", 4, False), ("u8", "invalid", 1, False)],
+        "host_mem_abort": [u64("esr"), u64("addr")],
+        "host_smc": [u64("id"), ("u8", "forwarded", 1, False)],
         "hyp_enter": reason,
         "hyp_exit": reason,
-        "selftest": [("u64", "id", 8, False)],
+        "iommu_idmap": [u64("from"), u64("to"), ("int", "prot", 4, True)],
+        "psci_mem_protect": [u64("count"), u64("was")],
+        "selftest": [u64("id")],
+        "vcpu_illegal_trap": [u64("esr")],
     }
+
+
+# SPEC F.4
+_FORMATS = {
+    "host_ffa_call": "ffa_func=0x%llx a1=0x%llx a2=0x%llx a3=0x%llx a4=%llx handled=%d err=%d",
+    "host_hcall": "id=%u invalid=%u",
+    "host_mem_abort": "esr=0x%llx addr=0x%llx",
+    "host_smc": "id=%llu forwarded=%u",
+    "hyp_enter": "reason=%s vcpu=%d",
+    "hyp_exit": "reason=%s vcpu=%d",
+    "iommu_idmap": "from=0x%llx to=0x%llx prot=0x%x",
+    "psci_mem_protect": "count=%llu was=%llu",
+    "selftest": "id=%llu",
+    "vcpu_illegal_trap": "esr_el2=%llx",
+}
+
+
+def test_formats_are_those_of_the_catalogue() -> None:
+    with hypervisor() as made:
+        formats = {event.name: event.print_fmt.split('"')[1] for event in made.events}
+    assert formats == _FORMATS
 
 
 def test_reasons_are_those_of_linux_7_2() -> None:
     with hypervisor() as made:
         assert made.symbol_tables == (
-            SymbolTable("__hyp_enter_exit_reason_str", REASONS, "unknown"),
+            SymbolTable("__hyp_enter_exit_reason_str", tuple(enumerate(REASONS)), "unknown"),
         )
 
 

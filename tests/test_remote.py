@@ -230,10 +230,10 @@ async def test_size_is_fixed_while_loaded(remote: Remote, size_kb: int, number: 
 async def test_size_is_fixed_while_loading(remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
     allocating, go_on = threading.Event(), threading.Event()
 
-    def allocate(size: int) -> Memory:
+    def allocate(size: int, behind: bytes) -> Memory:
         allocating.set()
         go_on.wait(10)
-        return Memory(size)
+        return Memory(size, behind)
 
     monkeypatch.setattr(remote_module, "Memory", allocate)
 

@@ -10,7 +10,7 @@ import pytest
 from hyptracefs.remote import Remote
 from hyptracefs.ring_buffer import ALL_CPUS
 from hyptracefs.tree import ROOT_INODE, Node, Tree
-from tests.support import Calls, hypervisor, make_remote
+from tests.support import EVENTS, Calls, hypervisor, make_remote
 
 # SPEC E, V1; events/ as later versions have it. Directories end with a slash.
 _FIXED = {
@@ -31,7 +31,6 @@ _FIXED = {
 }
 _OF_CPU = {"/": 0o750, "/trace": 0o640, "/trace_pipe": 0o440, "/trace_pipe_raw": 0o440}
 _OF_EVENT = {"/": 0o755, "/enable": 0o640, "/format": 0o440, "/id": 0o440}
-_EVENTS = ("hyp_enter", "hyp_exit", "selftest")
 
 
 def _expected(cpus: int) -> dict[str, int]:
@@ -44,7 +43,7 @@ def _expected(cpus: int) -> dict[str, int]:
         },
         **{
             f"hypervisor/events/hypervisor/{event}{name}": mode
-            for event in _EVENTS
+            for event in EVENTS
             for name, mode in _OF_EVENT.items()
         },
     }
@@ -81,7 +80,7 @@ def test_types_are_directory_and_regular_file(still: Remote) -> None:
     [
         ("hypervisor", 4),
         ("hypervisor/events", 3),
-        ("hypervisor/events/hypervisor", 2 + len(_EVENTS)),
+        ("hypervisor/events/hypervisor", 2 + len(EVENTS)),
         ("hypervisor/events/hypervisor/selftest", 2),
         ("hypervisor/trace", 1),
         ("hypervisor/events/enable", 1),
@@ -119,7 +118,7 @@ def test_path_that_is_not_there_is_a_key_error(still: Remote, path: str) -> None
         ("tracing_on", 2),
         ("trace_clock", len("[boot]\n")),
         ("events/enable", 2),
-        ("events/hypervisor/selftest/id", 2),
+        ("events/hypervisor/hyp_enter/id", 2),
         ("events/hypervisor/selftest/enable", 2),
         ("trace", 0),
         ("trace_pipe", 0),

@@ -64,38 +64,41 @@ int hyp_create(u32 nr_cpus, struct hyp **out)
 	return ret;
 }
 
-static bool valid_script(const struct pcpu_step *steps, u32 nr_steps, u64 period)
+/* A CPU to which a script or a program may be given; NULL if there is none. */
+static struct pcpu *still_pcpu(struct hyp *hyp, u32 cpu)
 {
-	const struct pcpu_step *last = steps + nr_steps - 1;
-
-	for (u32 i = 0; i < nr_steps; i++) {
-		/* enter, exit, enter, exit, ... */
-		if (steps[i].enter == i % 2 || (i && steps[i].at < steps[i - 1].at))
-			return false;
-	}
-	return !nr_steps || (last->at - steps[0].at < period && !last->enter &&
-			     last->reason == HYP_REASON_ERET_HOST);
+	return cpu < hyp->nr_cpus && !hyp->pcpus[cpu].running ? &hyp->pcpus[cpu] : NULL;
 }
 
 int hyp_set_script(struct hyp *hyp, u32 cpu, const struct pcpu_step *steps, u32 nr_steps,
 		   u64 period)
 {
-	struct pcpu *pcpu;
+	struct pcpu *pcpu = still_pcpu(hyp, cpu);
 	struct pcpu_step *copy;
 
-	if (cpu >= hyp->nr_cpus || !valid_script(steps, nr_steps, period))
-		return -EINVAL;
-	pcpu = &hyp->pcpus[cpu];
-	if (pcpu->running)
+	if (!pcpu || pcpu->program || !steps_valid(steps, nr_steps, period))
 		return -EINVAL;
 	copy = calloc(nr_steps ? nr_steps : 1, sizeof(*steps));
 	if (!copy)
 		return -ENOMEM;
 	memcpy(copy, steps, nr_steps * sizeof(*steps));
-	free(pcpu->steps);
-	pcpu->steps = copy;
-	pcpu->nr_steps = nr_steps;
-	pcpu->period = period;
+	free(pcpu->script);
+	pcpu->script = copy;
+	pcpu->turn = (struct pcpu_turn){ copy, nr_steps, period };
+	pcpu->events = steps_events(copy, nr_steps);
+	return 0;
+}
+
+int hyp_run_program(struct hyp *hyp, u32 cpu, enum hyp_program program, u32 nr_vcpus, u64 seed)
+{
+	struct pcpu *pcpu = still_pcpu(hyp, cpu);
+
+	if (!pcpu || pcpu->program || pcpu->script || !nr_vcpus)
+		return -EINVAL;
+	pcpu->program = program_create(program, cpu, nr_vcpus, seed);
+	if (!pcpu->program)
+		return -ENOMEM;
+	pcpu->events = program_events(program);
 	return 0;
 }
 

@@ -9,7 +9,7 @@ static struct simple_rb_per_cpu *ring_of(struct hyp *hyp, u64 cpu)
 
 static int handle_load(struct pcpu *pcpu, const struct hvc_regs *regs)
 {
-	return hyp_load(pcpu->hyp, (const void *)(uintptr_t)regs->x1, regs->x2, (int)regs->x3);
+	return hyp_load(pcpu->hyp, regs->x1, regs->x2, (int)regs->x3);
 }
 
 static int handle_unload(struct pcpu *pcpu, const struct hvc_regs *regs)
@@ -121,6 +121,7 @@ void hyp_hvc(struct hvc_conduit *conduit, u32 cpu, struct hvc_regs *regs)
 	pcpu = &hyp->pcpus[cpu];
 	pcpu_borrow(pcpu);
 	trace_hyp_enter(&pcpu->trace, HYP_REASON_HVC, 0);
+	trace_host_hcall(&pcpu->trace, (u32)regs->x0, regs->x0 >= HVC_NR_CALLS);
 	dispatch(pcpu, regs);
 	trace_hyp_exit(&pcpu->trace, HYP_REASON_ERET_HOST, 0);
 	pcpu_give_back(pcpu);

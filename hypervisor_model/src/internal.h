@@ -8,6 +8,15 @@
 #include "ringbuf_c/clock.h"
 #include "ringbuf_c/define_events.h"
 
+struct program;
+
+/* What a CPU does next: from the host back to the host. */
+struct pcpu_turn {
+	const struct pcpu_step *steps;
+	u32 nr_steps;
+	u64 period; /* ns, until the next turn */
+};
+
 /*
  * A physical CPU is in one place at a time: in the host, or away from it (in the
  * hypervisor, a guest, the firmware). Its thread moves it along its script; whoever
@@ -22,9 +31,10 @@ struct pcpu {
 	pthread_t thread;
 	bool running; /* the thread exists */
 
-	struct pcpu_step *steps;
-	u32 nr_steps;
-	u64 period;
+	struct pcpu_turn turn;
+	struct pcpu_step *script;  /* NULL: none; it is the turn, again and again */
+	struct program *program;   /* NULL: none; makes each turn */
+	u64 events; /* that the turns can have, a bit each */
 
 	pthread_mutex_t lock;
 	pthread_cond_t kick;       /* the thread: somebody wants the CPU, or gave it back */
@@ -65,11 +75,24 @@ static inline bool hyp_loaded(const struct hyp *hyp)
 }
 
 /* load.c; under hyp->lock */
-int hyp_load(struct hyp *hyp, const void *desc, u64 desc_size, int memory_fd);
+int hyp_load(struct hyp *hyp, u64 desc_va, u64 desc_size, int memory_fd);
 void hyp_unload(struct hyp *hyp);
 
 /* hypercalls.c */
 void hyp_hvc(struct hvc_conduit *conduit, u32 cpu, struct hvc_regs *regs);
+
+/* steps.c */
+void take_step(struct hyp_trace_cpu *cpu, const struct pcpu_step *step); /* write the event */
+bool step_enters(const struct pcpu_step *step); /* the CPU gets into the hypervisor */
+bool step_leaves_to_host(const struct pcpu_step *step);
+bool steps_valid(const struct pcpu_step *steps, u32 nr_steps, u64 period);
+u64 steps_events(const struct pcpu_step *steps, u32 nr_steps); /* a bit each */
+
+/* programs.c */
+struct program *program_create(enum hyp_program kind, u32 cpu, u32 nr_vcpus, u64 seed);
+void program_restart(struct program *program);
+void program_next(struct program *program, struct pcpu_turn *turn);
+u64 program_events(enum hyp_program kind); /* that it can have, a bit each */
 
 /* pcpu.c */
 int pcpu_init(struct pcpu *pcpu, struct hyp *hyp, u32 nr);

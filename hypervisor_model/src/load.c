@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * Load: everything here comes from the host and is checked before it is used
- * (SPEC C.1). The descriptor is copied first, so that it cannot change while it is
- * read: that is this model's donation. The memory object must be sealed against
- * resizing, so that it stays where it is mapped: that is its share and pin.
+ * (SPEC C.1). The descriptor lies in the memory object; it is copied first, so that it
+ * cannot change while it is read: that is this model's donation. The object must be
+ * sealed against resizing, so that it stays where it is mapped: that is its share and
+ * pin. No page serves twice.
  */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,7 +40,8 @@ static int map_shared(struct shared_memory *shared, int fd)
 	shared->base = mmap(NULL, shared->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (shared->base == MAP_FAILED) {
 		shared->base = NULL;
-		return -ENOMEM;
+		/* Opened or sealed so that nobody may write: no memory to be had. */
+		return errno == EACCES ? -EPERM : -errno;
 	}
 	return 0;
 }
@@ -122,21 +125,34 @@ static int count_pages(const struct hyp *hyp, struct desc_walk walk, u64 *nr_pag
 	return walk.next == walk.size ? 0 : -EINVAL;
 }
 
-static int load_cpu(struct hyp *hyp, const struct ring_buffer_desc *record,
-		    struct simple_buffer_page *bpages)
+/* All pages of a CPU; the records of its data pages are filled. */
+static int pin_cpu(struct shared_memory *shared, const struct ring_buffer_desc *record,
+		   struct simple_buffer_page *bpages)
 {
-	struct trace_buffer_meta *meta = pin_page(&hyp->shared, record->meta_va);
-
-	if (!meta)
+	if (!pin_page(shared, record->meta_va))
 		return -EPERM;
 	for (u32 i = 0; i < record->nr_page_va; i++) {
-		bpages[i].page = pin_page(&hyp->shared, record->page_va[i]);
+		bpages[i].page = pin_page(shared, record->page_va[i]);
 		if (!bpages[i].page)
 			return -EPERM;
 	}
-	memset(meta, 0, sizeof(*meta));
-	return simple_ring_buffer_init(&hyp->pcpus[record->cpu].trace.rb, bpages,
-				       record->nr_page_va, meta);
+	return 0;
+}
+
+static int pin_cpus(struct hyp *hyp, struct desc_walk walk)
+{
+	struct simple_buffer_page *bpages = hyp->bpages;
+	s32 nr_cpus = walk.desc->trace_buffer_desc.nr_cpus;
+
+	for (s32 cpu = 0; cpu < nr_cpus; cpu++) {
+		const struct ring_buffer_desc *record = walk_next(&walk);
+		int ret = pin_cpu(&hyp->shared, record, bpages);
+
+		if (ret)
+			return ret;
+		bpages += record->nr_page_va;
+	}
+	return 0;
 }
 
 static int load_cpus(struct hyp *hyp, struct desc_walk walk)
@@ -146,8 +162,12 @@ static int load_cpus(struct hyp *hyp, struct desc_walk walk)
 
 	for (s32 cpu = 0; cpu < nr_cpus; cpu++) {
 		const struct ring_buffer_desc *record = walk_next(&walk);
-		int ret = load_cpu(hyp, record, bpages);
+		struct trace_buffer_meta *meta = (void *)(hyp->shared.base + record->meta_va);
+		int ret;
 
+		memset(meta, 0, sizeof(*meta));
+		ret = simple_ring_buffer_init(&hyp->pcpus[cpu].trace.rb, bpages,
+					      record->nr_page_va, meta);
 		if (ret)
 			return ret;
 		bpages += record->nr_page_va;
@@ -155,7 +175,7 @@ static int load_cpus(struct hyp *hyp, struct desc_walk walk)
 	return 0;
 }
 
-static int load_desc(struct hyp *hyp, const struct hyp_trace_desc *desc, u64 size, int memory_fd)
+static int load_desc(struct hyp *hyp, const struct hyp_trace_desc *desc, u64 size)
 {
 	struct desc_walk walk;
 	u64 nr_pages;
@@ -166,30 +186,55 @@ static int load_desc(struct hyp *hyp, const struct hyp_trace_desc *desc, u64 siz
 	/* The records come from our own memory (SPEC A.3, ML+). */
 	if (!ret && (desc->bpages_backing_start || desc->bpages_backing_size))
 		ret = -EINVAL;
-	if (!ret)
-		ret = map_shared(&hyp->shared, memory_fd);
 	if (ret)
 		return ret;
 
 	hyp->bpages = calloc(nr_pages, sizeof(*hyp->bpages));
-	return hyp->bpages ? load_cpus(hyp, walk) : -ENOMEM;
+	if (!hyp->bpages)
+		return -ENOMEM;
+	/* Nothing is written before all of it is known to be ours. */
+	ret = pin_cpus(hyp, walk);
+	return ret ? ret : load_cpus(hyp, walk);
 }
 
-int hyp_load(struct hyp *hyp, const void *desc, u64 desc_size, int memory_fd)
+/* Nobody may use the pages of the descriptor for anything else. */
+static int pin_range(struct shared_memory *shared, u64 va, u64 size)
 {
-	void *copy;
+	if (va > shared->size || size > shared->size - va)
+		return -EPERM;
+	for (u64 offset = 0; offset < size; offset += RB_PAGE_SIZE) {
+		if (!pin_page(shared, va + offset))
+			return -EPERM;
+	}
+	return 0;
+}
+
+static int copy_and_load(struct hyp *hyp, u64 desc_va, u64 desc_size)
+{
+	void *copy = malloc(desc_size);
+	int ret;
+
+	if (!copy)
+		return -ENOMEM;
+	memcpy(copy, hyp->shared.base + desc_va, desc_size);
+	ret = load_desc(hyp, copy, desc_size);
+	free(copy);
+	return ret;
+}
+
+int hyp_load(struct hyp *hyp, u64 desc_va, u64 desc_size, int memory_fd)
+{
 	int ret;
 
 	if (hyp_loaded(hyp))
 		return -EBUSY;
-	if (!desc || !desc_size || desc_size % RB_PAGE_SIZE)
+	if (!desc_size || desc_size % RB_PAGE_SIZE || desc_va % RB_PAGE_SIZE)
 		return -EINVAL;
-	copy = malloc(desc_size);
-	if (!copy)
-		return -ENOMEM;
-	memcpy(copy, desc, desc_size);
-	ret = load_desc(hyp, copy, desc_size, memory_fd);
-	free(copy);
+	ret = map_shared(&hyp->shared, memory_fd);
+	if (!ret)
+		ret = pin_range(&hyp->shared, desc_va, desc_size);
+	if (!ret)
+		ret = copy_and_load(hyp, desc_va, desc_size);
 	if (ret)
 		hyp_unload(hyp);
 	return ret;

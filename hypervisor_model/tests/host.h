@@ -29,6 +29,7 @@
 #define HOST_MAX_CPUS 4U
 #define HOST_DESC_PAGES 4U
 #define HOST_MAX_EVENTS 65536U
+#define HOST_PAGE_EVENTS (RB_PAGE_CAPACITY / RB_EVENT_HEADER)
 
 struct host {
 	struct hyp *hyp;
@@ -36,8 +37,8 @@ struct host {
 	int fd;
 	u8 *shared;
 	u64 shared_size;
-	struct hyp_trace_desc *desc;
-	u64 desc_size;
+	struct hyp_trace_desc *desc; /* behind the pages */
+	u64 desc_va, desc_size;
 	struct reader_cpu cpus[HOST_MAX_CPUS];
 	struct reader reader;
 	struct reader_carry carry;
@@ -61,8 +62,7 @@ static inline int hvc(struct host *host, u32 cpu, u64 call, u64 x1, u64 x2)
 
 static inline int host_load(struct host *host)
 {
-	return hvc4(host, 0, HVC_TRACING_LOAD, (u64)(uintptr_t)host->desc, host->desc_size,
-		    (u64)host->fd, 0);
+	return hvc4(host, 0, HVC_TRACING_LOAD, host->desc_va, host->desc_size, (u64)host->fd, 0);
 }
 
 static inline void host_enable_event(struct host *host, u16 id, bool on)
@@ -114,7 +114,7 @@ static inline void make_desc(struct host *host)
 {
 	struct trace_buffer_desc *container = &host->desc->trace_buffer_desc;
 
-	memset(host->desc, 0, host->desc_size);
+	memset(host->desc, 0, HOST_DESC_PAGES * RB_PAGE_SIZE);
 	container->nr_cpus = (s32)host->nr_cpus;
 	container->struct_len =
 		sizeof(*container) + host->nr_cpus * ring_buffer_desc_size(host->nr_pages);
@@ -151,17 +151,17 @@ static inline void host_setup(struct host *host, u32 nr_cpus, u32 nr_pages)
 	*host = (struct host){
 		.nr_cpus = nr_cpus,
 		.nr_pages = nr_pages,
-		.shared_size = (u64)nr_cpus * (nr_pages + 1) * RB_PAGE_SIZE,
+		.desc_va = (u64)nr_cpus * (nr_pages + 1) * RB_PAGE_SIZE,
 		.desc_size = HOST_DESC_PAGES * RB_PAGE_SIZE,
 	};
+	host->shared_size = host->desc_va + host->desc_size;
 	assert_true(nr_cpus <= HOST_MAX_CPUS);
 	assert_int_equal(hyp_create(nr_cpus, &host->hyp), 0);
 	host->fd = make_memory(host->shared_size, F_SEAL_SHRINK | F_SEAL_GROW);
 	host->shared = mmap(NULL, host->shared_size, PROT_READ | PROT_WRITE, MAP_SHARED, host->fd,
 			    0);
 	assert_true(host->shared != MAP_FAILED);
-	host->desc = aligned_alloc(RB_PAGE_SIZE, host->desc_size);
-	assert_non_null(host->desc);
+	host->desc = (void *)(host->shared + host->desc_va);
 	make_desc(host);
 	make_reader(host);
 }
@@ -171,7 +171,6 @@ static inline void host_teardown(struct host *host)
 	hyp_destroy(host->hyp);
 	munmap(host->shared, host->shared_size);
 	close(host->fd);
-	free(host->desc);
 }
 
 /* --- events ---------------------------------------------------------------------------------- */
@@ -207,7 +206,9 @@ static inline u32 host_read(struct host *host, u32 cpu, struct host_event *event
 	static u64 image[RB_PAGE_SIZE / sizeof(u64)];
 	u32 nr = 0;
 
-	while (reader_raw(&host->reader, cpu, &host->carry, (u8 *)image, sizeof(image))) {
+	/* A writer may be faster than we are: as many as there is room for. */
+	while (nr + HOST_PAGE_EVENTS <= HOST_MAX_EVENTS &&
+	       reader_raw(&host->reader, cpu, &host->carry, (u8 *)image, sizeof(image))) {
 		struct rb_record record = { .time_stamp = image[0] };
 
 		while (rb_walk_next((u8 *)(image + 2), (u32)image[1] & 0xffff, record.next,

@@ -38,7 +38,18 @@ static void set_fd(int fd)
 static void spoil_zero_size(void) { host.desc_size = 0; }
 static void spoil_small_size(void) { host.desc_size = 48; }
 static void spoil_odd_size(void) { host.desc_size -= 8; }
-static void spoil_null(void) { host.desc = NULL; }
+static void spoil_huge_size(void) { host.desc_size = 0ULL - RB_PAGE_SIZE; }
+static void spoil_more_than_memory(void) { host.desc_size += RB_PAGE_SIZE; }
+static void spoil_odd_place(void) { host.desc_va += 8; }
+static void spoil_place_outside(void) { host.desc_va = host.shared_size; }
+static void spoil_place_far(void) { host.desc_va = 0ULL - RB_PAGE_SIZE; }
+static void spoil_desc_is_meta(void) { host_record(&host, 0)->meta_va = host.desc_va; }
+
+static void spoil_desc_is_page(void)
+{
+	host_record(&host, 1)->page_va[2] = host.desc_va + RB_PAGE_SIZE;
+}
+
 static void spoil_no_cpus(void) { container()->nr_cpus = 0; }
 static void spoil_negative_cpus(void) { container()->nr_cpus = -1; }
 static void spoil_least_cpus(void) { container()->nr_cpus = INT32_MIN; }
@@ -105,7 +116,10 @@ static const struct {
 	int ret;
 } bad_loads[] = {
 	spoiled(zero_size, -EINVAL),	     spoiled(small_size, -EINVAL),
-	spoiled(odd_size, -EINVAL),	     spoiled(null, -EINVAL),
+	spoiled(odd_size, -EINVAL),	     spoiled(huge_size, -EPERM),
+	spoiled(more_than_memory, -EPERM),   spoiled(odd_place, -EINVAL),
+	spoiled(place_outside, -EPERM),	     spoiled(place_far, -EPERM),
+	spoiled(desc_is_meta, -EPERM),	     spoiled(desc_is_page, -EPERM),
 	spoiled(no_cpus, -EINVAL),	     spoiled(negative_cpus, -EINVAL),
 	spoiled(least_cpus, -EINVAL),	     spoiled(many_cpus, -EINVAL),
 	spoiled(less_cpus, -EINVAL),	     spoiled(cpu_order, -EINVAL),
@@ -148,8 +162,7 @@ static void expect_loaded(void)
 
 static void test_bad_loads(void **state)
 {
-	struct hyp_trace_desc *desc = host.desc;
-	u64 desc_size = host.desc_size;
+	u64 desc_va = host.desc_va, desc_size = host.desc_size;
 
 	(void)state;
 	for (u32 i = 0; i < ARRAY_SIZE(bad_loads); i++) {
@@ -163,7 +176,7 @@ static void test_bad_loads(void **state)
 		expect_not_loaded();
 
 		/* Repaired, it loads: nothing is left of the attempt. */
-		host.desc = desc;
+		host.desc_va = desc_va;
 		host.desc_size = desc_size;
 		make_desc(&host);
 		set_fd(good_fd);
@@ -197,7 +210,7 @@ static void test_desc_is_copied(void **state)
 static void test_load_clears_meta(void **state)
 {
 	(void)state;
-	memset(host.shared, 0xff, host.shared_size);
+	memset(host.shared, 0xff, host.desc_va);
 	assert_int_equal(host_load(&host), 0);
 	for (u32 cpu = 0; cpu < NR_CPUS; cpu++) {
 		const struct trace_buffer_meta *meta = host_meta(&host, cpu);

@@ -13,12 +13,20 @@
 #include "ringbuf_c/hypercalls.h"
 #include "ringbuf_c/types.h"
 
-/* One event of a script: the CPU enters or leaves the hypervisor. */
+/* Parameters of an event, at most. */
+#define PCPU_STEP_ARGS 7
+
+/* One event of a script. hyp_enter and hyp_exit move the CPU. */
 struct pcpu_step {
-	u64 at; /* ns from the start of the script */
-	s32 vcpu;
-	u8 reason; /* enum hyp_enter_exit_reason */
-	u8 enter;  /* 1: hyp_enter, 0: hyp_exit */
+	u64 at;    /* ns from the start of the script */
+	u32 event; /* index: hyp_event_desc() */
+	u64 args[PCPU_STEP_ARGS]; /* as trace_<event>() takes them */
+};
+
+/* Programs that a CPU can run in place of a script (src/programs.c). */
+enum hyp_program {
+	HYP_PROGRAM_GUEST, /* a host that runs vCPUs */
+	HYP_PROGRAM_CHAOS, /* all that can happen, in no order */
 };
 
 struct hyp;
@@ -33,13 +41,23 @@ int hyp_create(u32 nr_cpus, struct hyp **hyp);
 /**
  * hyp_set_script - what CPU @cpu plays, again and again, @period ns a turn.
  *
- * Before hyp_start() only; @steps are copied. Enters and exits alternate; a script
- * begins and ends in the host; its times rise, by less than @period in all. A CPU without a script idles. The script
- * stands still while nothing of it could be recorded, and then begins anew.
+ * Before hyp_start() only; @steps are copied. Enters and exits alternate, other events
+ * are between an enter and its exit; a script begins and ends in the host; its times
+ * rise, by less than @period in all. A CPU without a script idles. The script stands
+ * still while nothing of it could be recorded, and then begins anew.
  * Return: 0, -EINVAL, -ENOMEM.
  */
 int hyp_set_script(struct hyp *hyp, u32 cpu, const struct pcpu_step *steps, u32 nr_steps,
 		   u64 period);
+
+/**
+ * hyp_run_program - what CPU @cpu does is made up as it goes, for ever.
+ * @nr_vcpus: how many of a guest run on this CPU, at least 1
+ * @seed: with the same, a CPU does the same, at the same intervals
+ *
+ * Otherwise like hyp_set_script(), and instead of it.
+ */
+int hyp_run_program(struct hyp *hyp, u32 cpu, enum hyp_program program, u32 nr_vcpus, u64 seed);
 
 /**
  * hyp_start - start the pCPU threads, each pinned to a CPU of this machine if the
@@ -56,6 +74,19 @@ void hyp_destroy(struct hyp *hyp);
 struct hvc_conduit *hyp_conduit(struct hyp *hyp);
 
 u32 hyp_nr_cpus(const struct hyp *hyp);
+
+/**
+ * hyp_serve_host - answer the hypercalls of the host at @host_fd (protocol.h) until it
+ * is gone or breaks the protocol; then forget its pages and its events.
+ * @listen_fd: others that come meanwhile are told -EBUSY; -1: nobody can
+ * @stop_fd: becomes readable when it is to stop
+ *
+ * Return: 0, or -ECANCELED when told to stop.
+ */
+int hyp_serve_host(struct hyp *hyp, int host_fd, int listen_fd, int stop_fd);
+
+/** hyp_serve - one host after the other, as they come. Return: -ECANCELED. */
+int hyp_serve(struct hyp *hyp, int listen_fd, int stop_fd);
 
 /**
  * hyp_writer_ordering - how the writers are kept in order with disable and reset.

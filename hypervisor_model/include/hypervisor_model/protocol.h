@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a hypervisor and a host in two processes say to each other, on a SOCK_SEQPACKET
+ * Unix socket; PROTOCOL.md explains it. All numbers are little-endian, nothing is packed
+ * otherwise than as it is aligned here, and what is called zero is sent as zero and not
+ * looked at.
+ *
+ *     hypervisor                          host
+ *         ◀────────── connect ──────────
+ *         ─── hyp_hello ───────────────▶
+ *         ─── hyp_event_msg  × nr_events ▶
+ *         ─── hyp_symbols_msg × nr_symbols ▶
+ *         ◀── hyp_request ──────────────     with LOAD: the memfd, as SCM_RIGHTS
+ *         ─── hyp_reply ───────────────▶
+ */
+#ifndef HYPERVISOR_MODEL_PROTOCOL_H
+#define HYPERVISOR_MODEL_PROTOCOL_H
+
+#include "ringbuf_c/hypercalls.h"
+#include "ringbuf_c/types.h"
+
+#define HYP_MAGIC "HYPTRACE" /* 8 bytes, no end */
+#define HYP_PROTOCOL_VERSION 1U
+#define HYP_MAX_MESSAGE 65536U /* bytes of any message */
+#define HYP_MAX_CALLS 64U      /* hypercalls in a request */
+#define HYP_MAX_CPUS 1024U
+#define HYP_MAX_EVENTS 4096U
+#define HYP_MAX_SYMBOLS 256U /* tables */
+#define HYP_MAX_FIELDS 64U   /* of an event */
+
+/* Texts end with a zero byte, within these sizes. */
+#define HYP_NAME_SIZE 64U
+#define HYP_TYPE_SIZE 64U
+
+/* Which counter stamps the events; the host must be able to read the same one. */
+enum hyp_counter {
+	HYP_COUNTER_CPU = 1, /* x86: TSC; arm64: CNTVCT_EL0 */
+	HYP_COUNTER_MONOTONIC_RAW = 2, /* ns of clock_gettime(CLOCK_MONOTONIC_RAW) */
+};
+
+struct hyp_hello {
+	u8 magic[8];
+	u32 version;
+	s32 error; /* 0; or -errno, and nothing follows: -EBUSY, another host is served */
+	char name[HYP_NAME_SIZE]; /* of the producer; its directory under events/ */
+	u32 nr_cpus;
+	u32 page_size;
+	u32 counter;    /* enum hyp_counter */
+	u32 nr_events;  /* messages that follow */
+	u32 nr_symbols; /* messages that follow those */
+	u32 zero;
+	u64 counter_hz; /* about; 0: unknown */
+};
+
+struct hyp_field_msg {
+	char type[HYP_TYPE_SIZE]; /* C text, "u64" */
+	char name[HYP_NAME_SIZE];
+	u32 offset; /* bytes from the start of the payload */
+	u32 size;   /* bytes */
+	u32 is_signed;
+	u32 zero;
+};
+
+struct hyp_event_msg {
+	char name[HYP_NAME_SIZE];
+	u32 id;        /* 1 to 65535 */
+	u32 nr_fields; /* follow */
+	u32 print_fmt_size; /* bytes of text behind the fields, its zero byte included */
+	u32 zero;
+	struct hyp_field_msg fields[];
+};
+
+struct hyp_symbol_msg {
+	u64 value;
+	char text[HYP_NAME_SIZE];
+};
+
+/* What a print format means by `function(REC->field)`. */
+struct hyp_symbols_msg {
+	char function[HYP_NAME_SIZE];
+	char fallback[HYP_NAME_SIZE]; /* for any other value */
+	u32 nr_symbols; /* follow */
+	u32 zero;
+	struct hyp_symbol_msg symbols[];
+};
+
+struct hyp_call_msg {
+	u32 cpu; /* the physical CPU that the call is made on */
+	u32 zero;
+	struct hvc_regs regs;
+};
+
+struct hyp_request {
+	u32 sequence; /* comes back */
+	u32 nr_calls; /* 1 to HYP_MAX_CALLS; made in order */
+	struct hyp_call_msg calls[];
+};
+
+struct hyp_result_msg {
+	u64 x0, x1;
+};
+
+struct hyp_reply {
+	u32 sequence;
+	u32 nr_calls; /* as many as in the request */
+	struct hyp_result_msg results[];
+};
+
+_Static_assert(sizeof(struct hyp_hello) == 112, "no padding");
+_Static_assert(sizeof(struct hyp_field_msg) == 144, "no padding");
+_Static_assert(sizeof(struct hyp_event_msg) == 80, "no padding");
+_Static_assert(sizeof(struct hyp_symbols_msg) == 136, "no padding");
+_Static_assert(sizeof(struct hyp_call_msg) == 48, "no padding");
+
+#endif

@@ -1,0 +1,390 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The hypervisor in a process of its own: hosts come and go on a socket (protocol.h), one
+ * at a time. What they send is checked like everything that comes from a host; one that
+ * does not keep to the protocol is cut off, and so ends like one that dies.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "hypervisor_model/protocol.h"
+#include "internal.h"
+
+/*
+ * How long to look for the next request before going to sleep: the swaps of one read come
+ * one after the other, and to wake up costs ten times what a swap does.
+ */
+#define SPIN_NS 50000U
+/* At most one descriptor comes with a request; room for more, so that we can close them. */
+#define MAX_FDS 8
+
+struct connection {
+	struct hyp *hyp;
+	int host_fd, listen_fd, stop_fd; /* listen_fd: -1 if nobody else can come */
+};
+
+/* --- what the hypervisor says of itself ------------------------------------------------- */
+
+static bool send_message(int fd, const void *message, size_t size)
+{
+	return send(fd, message, size, MSG_NOSIGNAL) == (ssize_t)size;
+}
+
+static u32 count_events(void)
+{
+	u32 nr = 0;
+
+	while (hyp_event_desc(nr))
+		nr++;
+	return nr;
+}
+
+static u32 count_symbol_tables(void)
+{
+	u32 nr = 0;
+
+	while (hyp_symbol_table(nr))
+		nr++;
+	return nr;
+}
+
+static bool send_hello(const struct hyp *hyp, int fd, int error)
+{
+	struct hyp_hello hello = {
+		.magic = HYP_MAGIC,
+		.version = HYP_PROTOCOL_VERSION,
+		.error = error,
+		.name = "hypervisor",
+		.nr_cpus = hyp->nr_cpus,
+		.page_size = RB_PAGE_SIZE,
+		.counter = HYP_COUNTER_CPU,
+		.nr_events = count_events(),
+		.nr_symbols = count_symbol_tables(),
+	};
+
+	return send_message(fd, &hello, sizeof(hello));
+}
+
+/* The texts are ours: they are shorter than the room for them. */
+static void put_name(char *to, const char *text)
+{
+	memcpy(to, text, strlen(text) + 1);
+}
+
+static u32 count_fields(const struct hyp_event_desc *desc)
+{
+	u32 nr = 0;
+
+	while (desc->fields[nr].name)
+		nr++;
+	return nr;
+}
+
+static void fill_event(struct hyp_event_msg *message, const struct hyp_event_desc *desc,
+		       u32 nr_fields)
+{
+	put_name(message->name, desc->name);
+	message->id = desc->id;
+	message->nr_fields = nr_fields;
+	message->print_fmt_size = (u32)strlen(desc->print_fmt) + 1;
+	for (u32 i = 0; i < nr_fields; i++) {
+		struct hyp_field_msg *field = &message->fields[i];
+
+		put_name(field->type, desc->fields[i].type);
+		put_name(field->name, desc->fields[i].name);
+		field->offset = desc->fields[i].offset;
+		field->size = desc->fields[i].size;
+		field->is_signed = desc->fields[i].is_signed;
+	}
+	put_name((char *)&message->fields[nr_fields], desc->print_fmt);
+}
+
+static bool send_event(int fd, const struct hyp_event_desc *desc)
+{
+	u32 nr_fields = count_fields(desc);
+	struct hyp_event_msg *message;
+	size_t size = sizeof(*message) + nr_fields * sizeof(message->fields[0]) +
+		      strlen(desc->print_fmt) + 1;
+	bool sent;
+
+	message = calloc(1, size);
+	if (!message)
+		return false;
+	fill_event(message, desc, nr_fields);
+	sent = send_message(fd, message, size);
+	free(message);
+	return sent;
+}
+
+static bool send_symbols(int fd, const struct hyp_symbol_table *table)
+{
+	struct hyp_symbols_msg *message;
+	size_t size = sizeof(*message) + table->nr_symbols * sizeof(message->symbols[0]);
+	bool sent;
+
+	message = calloc(1, size);
+	if (!message)
+		return false;
+	put_name(message->function, table->function);
+	put_name(message->fallback, table->fallback);
+	message->nr_symbols = table->nr_symbols;
+	for (u32 i = 0; i < table->nr_symbols; i++) {
+		message->symbols[i].value = i;
+		put_name(message->symbols[i].text, table->symbols[i]);
+	}
+	sent = send_message(fd, message, size);
+	free(message);
+	return sent;
+}
+
+static bool introduce(const struct hyp *hyp, int fd)
+{
+	bool sent = send_hello(hyp, fd, 0);
+
+	for (u32 i = 0; sent && hyp_event_desc(i); i++)
+		sent = send_event(fd, hyp_event_desc(i));
+	for (u32 i = 0; sent && hyp_symbol_table(i); i++)
+		sent = send_symbols(fd, hyp_symbol_table(i));
+	return sent;
+}
+
+/* --- waiting ------------------------------------------------------------------------------ */
+
+static u64 now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (u64)now.tv_sec * 1000000000ULL + (u64)now.tv_nsec;
+}
+
+/* Another host, while one is served: it is told so. */
+static void refuse_host(const struct connection *with)
+{
+	int fd = accept4(with->listen_fd, NULL, NULL, SOCK_CLOEXEC);
+
+	if (fd < 0)
+		return;
+	send_hello(with->hyp, fd, -EBUSY);
+	close(fd);
+}
+
+/* Somebody who floods us with requests shall not keep us from anything else. */
+#define REQUESTS_BETWEEN_LOOKS 256U
+
+/* Until @events on the host's socket. False: we have been told to stop. */
+static bool wait_for_host(const struct connection *with, short events)
+{
+	struct pollfd fds[] = {
+		{ .fd = with->host_fd, .events = events },
+		{ .fd = with->stop_fd, .events = POLLIN },
+		{ .fd = with->listen_fd, .events = POLLIN },
+	};
+
+	for (;;) {
+		if (poll(fds, 3, -1) < 0)
+			continue; /* a signal: somebody writes to stop_fd if it means us */
+		if (fds[1].revents)
+			return false;
+		if (fds[2].revents)
+			refuse_host(with);
+		if (fds[0].revents)
+			return true;
+	}
+}
+
+static bool stopping(const struct connection *with)
+{
+	struct pollfd stop = { .fd = with->stop_fd, .events = POLLIN };
+
+	return poll(&stop, 1, 0) > 0;
+}
+
+/* --- requests ------------------------------------------------------------------------------- */
+
+struct request {
+	union {
+		struct hyp_request message;
+		u8 bytes[sizeof(struct hyp_request) + HYP_MAX_CALLS * sizeof(struct hyp_call_msg)];
+	};
+	int fd; /* that came with it; -1: none */
+};
+
+/* Keep the first one. */
+static int take_fds(struct msghdr *header)
+{
+	int taken = -1;
+
+	for (struct cmsghdr *part = CMSG_FIRSTHDR(header); part; part = CMSG_NXTHDR(header, part)) {
+		int fds[MAX_FDS];
+		size_t nr = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+
+		if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS)
+			continue;
+		memcpy(fds, CMSG_DATA(part), nr * sizeof(int));
+		for (size_t i = 0; i < nr; i++) {
+			if (taken < 0)
+				taken = fds[i];
+			else
+				close(fds[i]);
+		}
+	}
+	return taken;
+}
+
+/* Bytes of the message; 0: the host is gone; -errno. What is too long counts as longer. */
+static ssize_t receive(int fd, struct request *request)
+{
+	union {
+		struct cmsghdr align;
+		u8 bytes[CMSG_SPACE(MAX_FDS * sizeof(int))];
+	} control;
+	struct iovec part = { request->bytes, sizeof(request->bytes) };
+	struct msghdr header = {
+		.msg_iov = &part,
+		.msg_iovlen = 1,
+		.msg_control = &control,
+		.msg_controllen = sizeof(control),
+	};
+	ssize_t size = recvmsg(fd, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC | MSG_TRUNC);
+
+	if (size < 0)
+		return -errno;
+	request->fd = take_fds(&header);
+	return size;
+}
+
+/* The next request, soon if it comes soon. As receive(); -ECANCELED: told to stop. */
+static ssize_t next_request(const struct connection *with, struct request *request)
+{
+	u64 patience = now_ns() + SPIN_NS;
+
+	for (;;) {
+		ssize_t size = receive(with->host_fd, request);
+
+		if (size != -EAGAIN && size != -EINTR)
+			return size;
+		if (now_ns() >= patience && !wait_for_host(with, POLLIN))
+			return -ECANCELED;
+	}
+}
+
+static bool well_formed(const struct request *request, ssize_t size)
+{
+	u32 nr = request->message.nr_calls;
+
+	return size >= (ssize_t)sizeof(request->message) && nr >= 1 && nr <= HYP_MAX_CALLS &&
+	       size == (ssize_t)(sizeof(request->message) + nr * sizeof(struct hyp_call_msg));
+}
+
+static struct hyp_result_msg make_call(struct hyp *hyp, const struct hyp_call_msg *call, int fd)
+{
+	struct hvc_regs regs = call->regs;
+
+	if (regs.x0 == HVC_TRACING_LOAD)
+		regs.x3 = (u64)(s64)fd; /* the number that it has here */
+	hyp_hvc(&hyp->conduit, call->cpu, &regs);
+	return (struct hyp_result_msg){ regs.x0, regs.x1 };
+}
+
+static bool send_reply(const struct connection *with, const struct hyp_reply *reply)
+{
+	size_t size = sizeof(*reply) + reply->nr_calls * sizeof(reply->results[0]);
+
+	while (send(with->host_fd, reply, size, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
+		/* It asks and does not listen: that is its own time, not ours. */
+		if ((errno != EAGAIN && errno != EINTR) || !wait_for_host(with, POLLOUT))
+			return false;
+	}
+	return true;
+}
+
+static bool answer(const struct connection *with, const struct request *request)
+{
+	union {
+		struct hyp_reply message;
+		u8 bytes[sizeof(struct hyp_reply) + HYP_MAX_CALLS * sizeof(struct hyp_result_msg)];
+	} reply;
+
+	reply.message.sequence = request->message.sequence;
+	reply.message.nr_calls = request->message.nr_calls;
+	for (u32 i = 0; i < request->message.nr_calls; i++)
+		reply.message.results[i] =
+			make_call(with->hyp, &request->message.calls[i], request->fd);
+	return send_reply(with, &reply.message);
+}
+
+/* --- hosts ------------------------------------------------------------------------------------ */
+
+/* It shared its pages with us, and switched events on: both end with it. */
+static void forget_host(struct hyp *hyp)
+{
+	pthread_mutex_lock(&hyp->lock);
+	hyp_unload(hyp);
+	for (u32 i = 0; i < HYP_NR_EVENTS; i++)
+		WRITE_ONCE(hyp->enabled[i], 0);
+	pthread_mutex_unlock(&hyp->lock);
+	hyp_restart_scripts(hyp);
+}
+
+/* Others who wait, once in a while. False: we have been told to stop. */
+static bool look_around(const struct connection *with, u32 requests)
+{
+	return requests % REQUESTS_BETWEEN_LOOKS || wait_for_host(with, POLLIN | POLLOUT);
+}
+
+static int serve_requests(const struct connection *with)
+{
+	for (u32 requests = 1;; requests++) {
+		struct request request;
+		ssize_t size = next_request(with, &request);
+		bool go_on;
+
+		if (!look_around(with, requests))
+			size = -ECANCELED;
+
+		if (size <= 0)
+			return size == -ECANCELED ? -ECANCELED : 0;
+		go_on = well_formed(&request, size) && answer(with, &request);
+		if (request.fd >= 0)
+			close(request.fd);
+		if (!go_on)
+			return stopping(with) ? -ECANCELED : 0;
+	}
+}
+
+int hyp_serve_host(struct hyp *hyp, int host_fd, int listen_fd, int stop_fd)
+{
+	struct connection with = { hyp, host_fd, listen_fd, stop_fd };
+	int ret = 0;
+
+	if (introduce(hyp, host_fd))
+		ret = serve_requests(&with);
+	forget_host(hyp);
+	return ret;
+}
+
+int hyp_serve(struct hyp *hyp, int listen_fd, int stop_fd)
+{
+	struct connection with = { hyp, listen_fd, -1, stop_fd };
+
+	for (;;) {
+		int ret, fd;
+
+		if (!wait_for_host(&with, POLLIN))
+			return -ECANCELED;
+		fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
+		if (fd < 0)
+			continue;
+		ret = hyp_serve_host(hyp, fd, listen_fd, stop_fd);
+		close(fd);
+		if (ret)
+			return ret;
+	}
+}

@@ -1,0 +1,224 @@
+"""Where hypervisors come from: what the first argument of the command names.
+
+A source attaches to a hypervisor in another process; when that one is gone, it can attach
+to the next one.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from hypervisor_model import EventInfo, SymbolTable
+from hyptracefs.conduit import SocketConduit
+from hyptracefs.event_table import (
+    MAX_MESSAGE,
+    Hello,
+    check_table,
+    decode_event,
+    decode_hello,
+    decode_symbols,
+)
+from hyptracefs.hypercalls import Hypercalls
+from hyptracefs.options import UsageError
+
+log = logging.getLogger(__name__)
+
+# A hypervisor that listens says hello at once.
+_PATIENCE_S = 5.0
+_UNIX = "unix:"
+
+SOURCES = {
+    "model": "a hypervisor model in a process of its own, which ends with the mount",
+    "unix:PATH": "the hypervisor that listens at this socket (hyp-model --listen PATH)",
+}
+
+
+@dataclass(frozen=True)
+class Introduction:
+    """What a hypervisor says of itself."""
+
+    hello: Hello
+    events: tuple[EventInfo, ...]
+    symbol_tables: tuple[SymbolTable, ...]
+
+    def lasting(self) -> Introduction:
+        """What files are made from. The clock may be another one each time."""
+        return replace(self, hello=self.hello._replace(counter=0, counter_hz=0))
+
+
+@dataclass
+class Attachment:
+    """A hypervisor that has introduced itself, and how to call it."""
+
+    introduction: Introduction
+    conduit: SocketConduit
+    end: Callable[[], None]
+
+    def close(self) -> None:
+        """Hang up; a hypervisor that was started for us ends. A second call does nothing."""
+        self.conduit.close()
+        self.end()
+
+
+class Source(Protocol):
+    """Something that can be attached to, again and again."""
+
+    def attach(self) -> Attachment:
+        """Attach. Blocks for some time at most. Raises OSError that says who and why."""
+
+
+def _receive(connection: socket.socket) -> bytes:
+    message, _, flags, _ = connection.recvmsg(MAX_MESSAGE)
+    if not message:
+        raise OSError(errno.ECONNRESET, "it has hung up before it had introduced itself")
+    if flags & socket.MSG_TRUNC:
+        raise OSError(errno.EPROTO, f"a message of more than {MAX_MESSAGE} bytes")
+    return message
+
+
+def _listen_to(connection: socket.socket) -> Introduction:
+    hello = decode_hello(_receive(connection))
+    if hello.error:
+        raise OSError(hello.error, f"it refuses: {os.strerror(hello.error)}")
+    events = tuple(decode_event(_receive(connection)) for _ in range(hello.nr_events))
+    tables = tuple(decode_symbols(_receive(connection)) for _ in range(hello.nr_symbols))
+    check_table(events, tables)
+    return Introduction(hello, events, tables)
+
+
+def _shake_hands(connection: socket.socket, who: str, end: Callable[[], None]) -> Attachment:
+    """Raises OSError; then `connection` is closed and `end` has been called."""
+    try:
+        connection.settimeout(_PATIENCE_S)
+        introduction = _listen_to(connection)
+        connection.setblocking(False)
+        return Attachment(introduction, SocketConduit(connection), end)
+    except BaseException as error:
+        connection.close()
+        end()
+        if isinstance(error, TimeoutError):
+            raise OSError(errno.ETIMEDOUT, f"{who}: it says nothing") from None
+        if isinstance(error, OSError):
+            raise OSError(error.errno, f"{who}: {error.strerror}") from None
+        raise
+
+
+def _nothing() -> None:
+    pass
+
+
+class SocketSource:
+    """The hypervisor that listens at `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def attach(self) -> Attachment:
+        """As Source."""
+        who = f"hypervisor at {self._path}"
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        connection.settimeout(_PATIENCE_S)
+        try:
+            connection.connect(str(self._path))
+        except OSError as error:
+            connection.close()
+            why = os.strerror(error.errno) if error.errno else str(error)
+            hint = "start it: hyp-model --listen PATH"
+            raise OSError(error.errno or errno.EINVAL, f"{who}: {why} ({hint})") from error
+        return _shake_hands(connection, who, _nothing)
+
+
+class ModelSource:
+    """A hypervisor model of our own."""
+
+    def __init__(self, cpus: int, workload: str) -> None:
+        self._arguments = [f"--cpus={cpus}", f"--workload={workload}"]
+
+    def attach(self) -> Attachment:
+        """As Source. The model ends when we hang up, in whatever way we end."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        command = [sys.executable, "-m", "hypervisor_model", f"--fd={theirs.fileno()}"]
+        with theirs:
+            model = subprocess.Popen(
+                command + self._arguments,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                process_group=0,  # ^C on a terminal is for the mount
+            )
+
+        def end() -> None:
+            try:
+                model.wait(_PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                log.warning("model: process %d does not end: killed", model.pid)
+                model.kill()
+                model.wait()
+
+        return _shake_hands(ours, "hypervisor model", end)
+
+
+def canonical_source(name: str) -> str:
+    """`name` in a form that means the same everywhere. Raises UsageError."""
+    if name == "model":
+        return name
+    if name.startswith(_UNIX) and len(name) > len(_UNIX):
+        return f"{_UNIX}{Path(name.removeprefix(_UNIX)).absolute()}"
+    raise UsageError(f"unknown source {name!r}: there is {', '.join(SOURCES)}")
+
+
+def source_of(name: str, cpus: int, workload: str) -> Source:
+    """The source that a canonical name names; `cpus` and `workload` of a model."""
+    if name.startswith(_UNIX):
+        return SocketSource(Path(name.removeprefix(_UNIX)))
+    return ModelSource(cpus, workload)
+
+
+class Hypervisors:
+    """The hypervisor that a mount is attached to: one after the other, from one source.
+
+    The files of the mount stay as the first one wanted them: another one has to be like it.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.current = source.attach()
+
+    def calls(self) -> Hypercalls:
+        """The hypercalls of the current one."""
+        conduit, hello = self.current.conduit, self.current.introduction.hello
+        return Hypercalls(
+            conduit.address, hello.cpus, conduit.gone, hello.counter, hello.counter_hz
+        )
+
+    def attach_next(self) -> Hypercalls:
+        """Attach to the next one, and hang up on this one. Raises OSError ENODEV.
+
+        When it fails, the calls to this one still fail as before.
+        """
+        try:
+            attached = self._source.attach()
+        except OSError as error:
+            raise OSError(errno.ENODEV, error.strerror) from error
+        if attached.introduction.lasting() != self.current.introduction.lasting():
+            attached.close()
+            raise OSError(
+                errno.ENODEV,
+                "who is there now has another name, other CPUs or events: mount anew",
+            )
+        self.current.close()
+        self.current = attached
+        return self.calls()
+
+    def close(self) -> None:
+        """Hang up."""
+        self.current.close()

@@ -1,0 +1,343 @@
+"""A hypervisor in a process of its own: attached to, outlived, killed, replaced."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hyptracefs.conduit import SocketConduit
+from hyptracefs.hypercalls import Hypercalls
+from hyptracefs.options import UsageError
+from hyptracefs.sources import Attachment, SocketSource, canonical_source
+from tests.mounts import PATIENCE_S, Model, Mount, can_mount, modelled, mounted, parse, until
+
+needs_mount = [
+    pytest.mark.mount,
+    pytest.mark.skipif(not can_mount(), reason="needs root and /dev/fuse"),
+]
+
+
+def mounting(test: object) -> object:
+    for mark in needs_mount:
+        test = mark(test)
+    return test
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Iterator[Model]:
+    with modelled(tmp_path / "hyp.sock", "--cpus=2") as model:
+        yield model
+
+
+def attach(model: Model) -> Attachment:
+    return SocketSource(model.path).attach()
+
+
+def calls_of(attached: Attachment) -> Hypercalls:
+    conduit = attached.conduit
+    return Hypercalls(conduit.address, attached.introduction.hello.cpus, conduit.gone)
+
+
+# --- hyp-model -----------------------------------------------------------------------------
+
+
+def test_the_socket_is_for_its_owner_and_gone_at_the_end(model: Model) -> None:
+    status = model.path.stat()
+    assert stat.S_ISSOCK(status.st_mode)
+    assert stat.S_IMODE(status.st_mode) == 0o600
+    assert model.end() == 0
+    assert not model.path.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_end_it_also_with_a_host(model: Model, number: signal.Signals) -> None:
+    attached = attach(model)
+    model.process.send_signal(number)
+    assert model.process.wait(timeout=PATIENCE_S) == 0
+    assert attached.conduit.gone()
+    attached.close()
+
+
+def test_a_socket_that_a_dead_one_left_is_replaced(model: Model) -> None:
+    model.kill()
+    assert model.path.exists()
+    with modelled(model.path, "--cpus=1") as another:
+        attach(another).close()
+
+
+def failed(*arguments: str) -> str:
+    command = [sys.executable, "-m", "hypervisor_model", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert done.returncode == 1, done.stderr
+    [line] = done.stderr.splitlines()
+    return line
+
+
+def test_two_cannot_listen_at_one_path(model: Model) -> None:
+    assert "another hypervisor listens there" in failed(f"--listen={model.path}")
+    attach(model).close()
+
+
+def test_what_is_no_socket_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("mine", encoding="ascii")
+    assert "not a socket" in failed(f"--listen={path}")
+    assert path.read_text(encoding="ascii") == "mine"
+
+
+def test_a_path_that_does_not_fit_is_said(tmp_path: Path) -> None:
+    assert "107" in failed(f"--listen={tmp_path / ('x' * 200)}")
+
+
+# --- attaching -------------------------------------------------------------------------------
+
+
+def test_it_says_what_it_is(model: Model) -> None:
+    attached = attach(model)
+    hello = attached.introduction.hello
+    assert (hello.name, hello.cpus, hello.page_size) == ("hypervisor", 2, 4096)
+    assert {"hyp_enter", "hyp_exit", "selftest"} <= {e.name for e in attached.introduction.events}
+    attached.close()
+
+
+def test_hypercalls_work_and_fail_as_in_process(model: Model) -> None:
+    attached = attach(model)
+    calls = calls_of(attached)
+    calls.unload()
+    with pytest.raises(OSError, match="hypervisor: tracing_enable") as caught:
+        calls.enable(on=True)
+    assert caught.value.errno == errno.EINVAL
+    attached.close()
+
+
+def test_another_host_is_told_that_it_is_busy(model: Model) -> None:
+    attached = attach(model)
+    with pytest.raises(OSError, match="busy") as caught:
+        attach(model)
+    assert caught.value.errno == errno.EBUSY
+    calls_of(attached).unload()
+    attached.close()
+    until(lambda: can_attach(model), "the next host to be served")
+
+
+def can_attach(model: Model) -> bool:
+    try:
+        attach(model).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_nobody_there_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"No such file.*hyp-model --listen"):
+        SocketSource(tmp_path / "none").attach()
+
+
+@pytest.mark.parametrize("name", ["", "unix", "unix:", "tcp:1", "Model"])
+def test_unknown_sources_are_wrong_usage(name: str) -> None:
+    with pytest.raises(UsageError, match="unix:PATH"):
+        canonical_source(name)
+
+
+def test_a_relative_path_is_made_absolute() -> None:
+    assert canonical_source("unix:hyp.sock") == f"unix:{Path.cwd()}/hyp.sock"
+
+
+# --- a hypervisor that does not keep to the protocol ---------------------------------------------
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[SocketConduit, socket.socket]]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    conduit = SocketConduit(ours)
+    yield conduit, theirs
+    conduit.close()
+    theirs.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"x", b"\1\0\0\0\1\0\0\0", b"\2\0\0\0\1\0\0\0" + bytes(16), b"\1\0\0\0\2\0\0\0" + bytes(32),
+     b"\1\0\0\0\0\0\0\0" + bytes(16), bytes(60000)],
+)  # fmt: skip
+def test_an_answer_that_is_none_ends_it(
+    pair: tuple[SocketConduit, socket.socket], answer: bytes
+) -> None:
+    conduit, theirs = pair
+    theirs.send(answer)
+    calls = Hypercalls(conduit.address, 1, conduit.gone)
+    for _ in range(3):
+        with pytest.raises(OSError, match="unload") as caught:
+            calls.unload()
+        assert caught.value.errno == errno.ENODEV
+    assert conduit.gone() == os.strerror(errno.EPROTO)
+
+
+def test_one_that_hangs_up_is_noticed_without_a_call(
+    pair: tuple[SocketConduit, socket.socket],
+) -> None:
+    conduit, theirs = pair
+    assert not conduit.gone()
+    theirs.close()
+    assert conduit.gone()
+
+
+# --- mounts --------------------------------------------------------------------------------------
+
+
+@mounting
+def test_the_session_of_the_readme_over_a_socket(tmp_path: Path, model: Model) -> None:
+    with mounted(tmp_path / "m", source=model.source) as mount:
+        mount.trace()
+        lines = parse(mount.cat_for(1, "per_cpu/cpu1/trace_pipe").decode())
+        assert len(lines) > 1000
+    assert model.end() == 0
+
+
+@mounting
+def test_the_hypervisor_outlives_its_hosts(tmp_path: Path, model: Model) -> None:
+    for turn in range(5):
+        with mounted(tmp_path / str(turn), source=model.source) as mount:
+            assert mount.read("events/enable") == "0\n"
+            mount.trace()
+            with mount.cat("trace_pipe") as reader:
+                mount.die()
+                reader.kill()
+        until(lambda: can_attach(model), "the hypervisor to notice that its host is dead")
+
+
+@mounting
+def test_a_dead_hypervisor_leaves_what_it_has_recorded(tmp_path: Path, model: Model) -> None:
+    with mounted(tmp_path / "m", source=model.source) as mount:
+        mount.write("buffer_size_kb", "64")
+        mount.write("events/hypervisor/selftest/enable", "1")
+        mount.write("tracing_on", "1")
+        for _ in range(500):
+            mount.write("selftest_event", "")
+        model.kill()
+        lines = parse(mount.cat_for(0.5, "trace_pipe").decode())
+        assert [line.text for line in lines if line.event == "selftest"] == [
+            f"id={number}" for number in range(1, 501)
+        ]
+        assert mount.read("tracing_on") == "0\n"
+        for file, text in [
+            ("tracing_on", "1"), ("selftest_event", ""), ("events/enable", "1"),
+        ]:  # fmt: skip
+            with pytest.raises(OSError, match="No such device"):
+                mount.write(file, text)
+        assert "the hypervisor is gone" in mount.log()
+
+
+@mounting
+def test_the_next_hypervisor_is_attached_to(tmp_path: Path, model: Model) -> None:
+    with mounted(tmp_path / "m", source=model.source) as mount:
+        mount.trace()
+        reader = mount.blocked_cat("per_cpu/cpu0/trace_pipe_raw")
+        for _ in range(3):
+            model.kill()
+            with modelled(model.path, "--cpus=2"):
+                mount.write("tracing_on", "1")
+                assert mount.read("tracing_on") == "1\n"
+                # what was enabled is enabled, and what waits goes on waiting
+                assert parse(mount.cat_for(0.5, "per_cpu/cpu1/trace_pipe").decode())
+        reader.kill()
+        reader.wait()
+
+
+@mounting
+def test_one_that_is_not_like_it_is_not_attached_to(tmp_path: Path, model: Model) -> None:
+    with mounted(tmp_path / "m", source=model.source) as mount:
+        model.kill()
+        with modelled(model.path, "--cpus=1"):
+            with pytest.raises(OSError, match="No such device"):
+                mount.write("tracing_on", "1")
+            assert "other CPUs or events" in mount.log()
+
+
+@mounting
+def test_a_stopped_hypervisor_is_given_up(tmp_path: Path, model: Model) -> None:
+    with mounted(tmp_path / "m", source=model.source) as mount:
+        mount.trace()
+        model.process.send_signal(signal.SIGSTOP)
+        with pytest.raises(OSError, match="No such device"):
+            mount.write("events/enable", "0")
+        assert mount.read("tracing_on") == "0\n"
+        model.process.send_signal(signal.SIGCONT)
+        until(lambda: can_attach(model), "the hypervisor to see that it was hung up on")
+
+
+@mounting
+def test_a_model_of_our_own_ends_with_the_mount(tmp_path: Path) -> None:
+    with mounted(tmp_path / "m") as mount:
+        child = mount.model()
+        mount.die()
+        until(lambda: not Path(f"/proc/{child}").exists() or is_zombie(child), "its end")
+
+
+def is_zombie(pid: int) -> bool:
+    return ") Z " in Path(f"/proc/{pid}/stat").read_text(encoding="ascii")
+
+
+@mounting
+def test_a_model_of_our_own_that_was_killed_is_started_anew(tmp_path: Path) -> None:
+    with mounted(tmp_path / "m", "cpus=2") as mount:
+        mount.trace()
+        child = mount.model()
+        os.kill(child, signal.SIGKILL)
+        until(lambda: mount.read("tracing_on") == "0\n", "the host to notice")
+        mount.write("tracing_on", "1")
+        assert parse(mount.cat_for(0.5, "per_cpu/cpu1/trace_pipe").decode())
+        assert re.search(r"attached to another hypervisor", mount.log())
+
+
+def ends_at_random(mount: Mount, model: Model, turn: int) -> None:
+    """Use everything while one side dies at some moment of it."""
+    victim = model.process.pid if turn % 2 else mount.server.pid
+    killer = subprocess.Popen(["sh", "-c", f"sleep 0.0{turn % 10}{turn % 7}; kill -9 {victim}"])
+    try:
+        mount.trace()
+        mount.cat_for(0.05, "trace_pipe")
+        mount.write("trace", "")
+        mount.write("tracing_on", "0")
+    except OSError as error:
+        if error.errno not in {errno.ENODEV, errno.ENOTCONN, errno.ECONNABORTED}:
+            raise
+    killer.wait()
+
+
+TURNS = int(os.environ.get("HYPTRACEFS_KILLS", "10"))
+
+
+@mounting
+@pytest.mark.parametrize("turn", range(TURNS))
+def test_killed_at_any_moment(tmp_path: Path, turn: int) -> None:
+    with modelled(tmp_path / "hyp.sock", "--cpus=2") as model:
+        mount = Mount(tmp_mountpoint(tmp_path), tmp_path / "log", source=model.source)
+        try:
+            ends_at_random(mount, model, turn)
+            if turn % 2:
+                assert mount.read("tracing_on") == "0\n"
+                mount.end()
+            else:
+                until(lambda: can_attach(model), "the hypervisor to serve the next host")
+        finally:
+            mount.server.kill()
+            mount.server.wait()
+            if mount.is_mounted():
+                subprocess.run(["umount", "-l", str(mount.path)], check=True)
+
+
+def tmp_mountpoint(tmp_path: Path) -> Path:
+    where = tmp_path / "mnt"
+    where.mkdir()
+    return where
