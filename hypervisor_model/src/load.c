@@ -209,15 +209,32 @@ static int pin_range(struct shared_memory *shared, u64 va, u64 size)
 	return 0;
 }
 
+/* No page serves twice: the records cannot be longer than one number for each page. */
+static u64 longest_desc(const struct hyp *hyp)
+{
+	return sizeof(struct hyp_trace_desc) + hyp->nr_cpus * sizeof(struct ring_buffer_desc) +
+	       hyp->shared.size / RB_PAGE_SIZE * sizeof(u64);
+}
+
+/* What is copied is what the descriptor says of itself, once, and not all that is there. */
 static int copy_and_load(struct hyp *hyp, u64 desc_va, u64 desc_size)
 {
-	void *copy = malloc(desc_size);
+	const void *there = hyp->shared.base + desc_va;
+	struct hyp_trace_desc head, *copy;
+	u64 size;
 	int ret;
 
+	memcpy(&head, there, sizeof(head));
+	size = offsetof(struct hyp_trace_desc, trace_buffer_desc) + head.trace_buffer_desc.struct_len;
+	if (head.trace_buffer_desc.struct_len > desc_size || size < sizeof(head) ||
+	    size > desc_size || size > longest_desc(hyp))
+		return -EINVAL;
+	copy = malloc(size);
 	if (!copy)
 		return -ENOMEM;
-	memcpy(copy, hyp->shared.base + desc_va, desc_size);
-	ret = load_desc(hyp, copy, desc_size);
+	memcpy(copy, there, size);
+	*copy = head;
+	ret = load_desc(hyp, copy, size);
 	free(copy);
 	return ret;
 }

@@ -254,6 +254,7 @@ static ssize_t receive(int fd, struct request *request)
 	};
 	ssize_t size = recvmsg(fd, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC | MSG_TRUNC);
 
+	request->fd = -1;
 	if (size < 0)
 		return -errno;
 	request->fd = take_fds(&header);
@@ -344,14 +345,9 @@ static int serve_requests(const struct connection *with)
 	for (u32 requests = 1;; requests++) {
 		struct request request;
 		ssize_t size = next_request(with, &request);
-		bool go_on;
+		bool go_on = size > 0 && look_around(with, requests) &&
+			     well_formed(&request, size) && answer(with, &request);
 
-		if (!look_around(with, requests))
-			size = -ECANCELED;
-
-		if (size <= 0)
-			return size == -ECANCELED ? -ECANCELED : 0;
-		go_on = well_formed(&request, size) && answer(with, &request);
 		if (request.fd >= 0)
 			close(request.fd);
 		if (!go_on)
