@@ -145,6 +145,19 @@ static uintptr_t socket_conduit_create(int fd)
 	return (uintptr_t)conduit;
 }
 
+/* From now on every call is -ENODEV, also those of other threads. */
+static void socket_conduit_hang_up(uintptr_t address)
+{
+	struct socket_conduit *conduit = (struct socket_conduit *)address;
+
+	pthread_mutex_lock(&conduit->lock);
+	if (!conduit->error)
+		conduit->error = -ENODEV;
+	shutdown(conduit->fd, SHUT_RDWR);
+	pthread_mutex_unlock(&conduit->lock);
+}
+
+/* When nobody can call any more. */
 static void socket_conduit_destroy(uintptr_t address)
 {
 	struct socket_conduit *conduit = (struct socket_conduit *)address;

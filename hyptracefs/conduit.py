@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+import weakref
 
 from hyptracefs._conduit import lib
 
@@ -13,7 +14,7 @@ class SocketConduit:
     """A hypervisor at the other end of `connection`, which it takes over.
 
     `address` is that of the C conduit, through which calls and swaps are made without the
-    GIL; valid until close().
+    GIL. It is good as long as this object lives: after close(), calls through it fail.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -22,11 +23,10 @@ class SocketConduit:
         if not self.address:
             os.close(self._fd)
             raise MemoryError
+        weakref.finalize(self, lib.socket_conduit_destroy, self.address)
 
     def gone(self) -> str:
         """Why nobody answers any more; empty while somebody does."""
-        if not self.address:
-            return "closed"
         error = lib.socket_conduit_error(self.address)
         if error:
             return os.strerror(-error)
@@ -36,6 +36,4 @@ class SocketConduit:
 
     def close(self) -> None:
         """Hang up. A second call does nothing."""
-        address, self.address = self.address, 0
-        if address:
-            lib.socket_conduit_destroy(address)
+        lib.socket_conduit_hang_up(self.address)
