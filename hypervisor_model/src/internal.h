@@ -3,6 +3,7 @@
 #define HYPERVISOR_MODEL_INTERNAL_H
 
 #include <pthread.h>
+#include <time.h>
 
 #include "hypervisor_model/hyp.h"
 #include "ringbuf_c/clock.h"
@@ -68,6 +69,16 @@ struct hyp {
 
 	void (*membarrier)(void); /* NULL: this machine has none */
 };
+
+#define NSEC_PER_SEC 1000000000ULL
+
+static inline u64 monotonic_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (u64)now.tv_sec * NSEC_PER_SEC + (u64)now.tv_nsec;
+}
 
 static inline bool hyp_loaded(const struct hyp *hyp)
 {

@@ -72,25 +72,6 @@ struct desc_walk {
 	u64 next; /* offset in it of the next record */
 };
 
-static int walk_begin(struct desc_walk *walk, const struct hyp_trace_desc *desc, u64 size)
-{
-	const struct trace_buffer_desc *container = &desc->trace_buffer_desc;
-	u64 room;
-
-	if (size < sizeof(*desc))
-		return -EINVAL;
-	room = size - offsetof(struct hyp_trace_desc, trace_buffer_desc);
-	if (container->struct_len < sizeof(*container) || container->struct_len > room)
-		return -EINVAL;
-
-	*walk = (struct desc_walk){
-		.desc = desc,
-		.size = offsetof(struct hyp_trace_desc, trace_buffer_desc) + container->struct_len,
-		.next = sizeof(*desc),
-	};
-	return 0;
-}
-
 /* The next record, wholly inside the descriptor; NULL if it is not. */
 static const struct ring_buffer_desc *walk_next(struct desc_walk *walk)
 {
@@ -175,14 +156,13 @@ static int load_cpus(struct hyp *hyp, struct desc_walk walk)
 	return 0;
 }
 
+/* @size is what the descriptor says of itself, and at least its head. */
 static int load_desc(struct hyp *hyp, const struct hyp_trace_desc *desc, u64 size)
 {
-	struct desc_walk walk;
+	struct desc_walk walk = { .desc = desc, .size = size, .next = sizeof(*desc) };
 	u64 nr_pages;
-	int ret = walk_begin(&walk, desc, size);
+	int ret = count_pages(hyp, walk, &nr_pages);
 
-	if (!ret)
-		ret = count_pages(hyp, walk, &nr_pages);
 	/* The records come from our own memory (SPEC A.3, ML+). */
 	if (!ret && (desc->bpages_backing_start || desc->bpages_backing_size))
 		ret = -EINVAL;

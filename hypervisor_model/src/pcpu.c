@@ -5,23 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <time.h>
 
 #include "internal.h"
 
-#define NSEC_PER_SEC 1000000000ULL
 /* Shorter waits than this are spun: sleeping would take longer, and blur the pace. */
 #define SPIN_NS 20000U
 /* A step that is later than this moves all that follow. */
 #define MAX_DELAY_NS 10000000U
-
-static u64 monotonic_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (u64)now.tv_sec * NSEC_PER_SEC + (u64)now.tv_nsec;
-}
 
 static bool stopping(struct pcpu *pcpu)
 {

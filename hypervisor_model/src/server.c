@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "hypervisor_model/protocol.h"
@@ -36,15 +35,6 @@ static bool send_message(int fd, const void *message, size_t size)
 	return send(fd, message, size, MSG_NOSIGNAL) == (ssize_t)size;
 }
 
-static u32 count_events(void)
-{
-	u32 nr = 0;
-
-	while (hyp_event_desc(nr))
-		nr++;
-	return nr;
-}
-
 static u32 count_symbol_tables(void)
 {
 	u32 nr = 0;
@@ -64,7 +54,7 @@ static bool send_hello(const struct hyp *hyp, int fd, int error)
 		.nr_cpus = hyp->nr_cpus,
 		.page_size = RB_PAGE_SIZE,
 		.counter = HYP_COUNTER_CPU,
-		.nr_events = count_events(),
+		.nr_events = HYP_NR_EVENTS,
 		.nr_symbols = count_symbol_tables(),
 	};
 
@@ -155,14 +145,6 @@ static bool introduce(const struct hyp *hyp, int fd)
 }
 
 /* --- waiting ------------------------------------------------------------------------------ */
-
-static u64 now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (u64)now.tv_sec * 1000000000ULL + (u64)now.tv_nsec;
-}
 
 /* Another host, while one is served: it is told so. */
 static void refuse_host(const struct connection *with)
@@ -264,14 +246,14 @@ static ssize_t receive(int fd, struct request *request)
 /* The next request, soon if it comes soon. As receive(); -ECANCELED: told to stop. */
 static ssize_t next_request(const struct connection *with, struct request *request)
 {
-	u64 patience = now_ns() + SPIN_NS;
+	u64 patience = monotonic_ns() + SPIN_NS;
 
 	for (;;) {
 		ssize_t size = receive(with->host_fd, request);
 
 		if (size != -EAGAIN && size != -EINTR)
 			return size;
-		if (now_ns() >= patience && !wait_for_host(with, POLLIN))
+		if (monotonic_ns() >= patience && !wait_for_host(with, POLLIN))
 			return -ECANCELED;
 	}
 }

@@ -29,10 +29,9 @@ static u64 newly_lost(const struct reader_cpu *cpu)
 	return lost < (u64)unseen ? lost : (u64)unseen;
 }
 
-static void take_page(struct reader_cpu *cpu, u32 id)
+/* Go on with page @id; @lost events were overwritten before it. */
+static void take_page(struct reader_cpu *cpu, u32 id, u64 lost)
 {
-	u64 lost = newly_lost(cpu);
-
 	cpu->page = id;
 	cpu->taken++;
 	cpu->offset = 0;
@@ -46,12 +45,8 @@ static bool inherit_page(struct reader_cpu *cpu)
 	cpu->swap_error = -ENODEV;
 	if (!cpu->nr_heirs)
 		return false;
-	cpu->page = *cpu->heirs++;
+	take_page(cpu, *cpu->heirs++, cpu->heir_loss);
 	cpu->nr_heirs--;
-	cpu->taken++;
-	cpu->offset = 0;
-	cpu->lost += cpu->heir_loss;
-	cpu->unreported += cpu->heir_loss;
 	cpu->heir_loss = 0;
 	return true;
 }
@@ -74,7 +69,7 @@ static bool swap_page(struct reader *reader, u32 nr)
 		cpu->swap_error = -ERANGE;
 		return false;
 	}
-	take_page(cpu, id);
+	take_page(cpu, id, newly_lost(cpu));
 	return true;
 }
 
@@ -128,7 +123,7 @@ static bool owns_tail(const struct reader_cpu *cpu)
  */
 static void give_up_promised(struct reader_cpu *cpu)
 {
-	u64 promised = cpu->entries - cpu->read - cpu->lost;
+	u64 promised = (u64)left_of_batch(cpu);
 
 	cpu->skipped += promised;
 	cpu->read += promised;

@@ -5,11 +5,6 @@
  */
 #include "reader_internal.h"
 
-static const struct buffer_data_page *page_of(const struct reader_cpu *cpu, u32 id)
-{
-	return (const struct buffer_data_page *)(cpu->pages + (size_t)id * RB_PAGE_SIZE);
-}
-
 static u64 page_time(const struct reader_cpu *cpu, u32 id)
 {
 	return READ_ONCE(page_of(cpu, id)->time_stamp);

@@ -19,9 +19,15 @@ static inline s64 left_of_batch(const struct reader_cpu *cpu)
 	return (s64)(cpu->entries - cpu->read - cpu->lost);
 }
 
+static inline const struct buffer_data_page *page_of(const struct reader_cpu *cpu, u32 id)
+{
+	return (const struct buffer_data_page *)(cpu->pages + (size_t)id * RB_PAGE_SIZE);
+}
+
+/* The page that we own. */
 static inline const struct buffer_data_page *reader_page(const struct reader_cpu *cpu)
 {
-	return (const struct buffer_data_page *)(cpu->pages + (size_t)cpu->page * RB_PAGE_SIZE);
+	return page_of(cpu, cpu->page);
 }
 
 static inline bool in_batch(const struct reader_cpu *cpu)
