@@ -400,6 +400,92 @@ static void test_lost_between_swaps(void **state)
 	expect_counters(1190, 680, 4, 6);
 }
 
+/* --- several pages at once ---------------------------------------------------------- */
+
+static void setup_spares(u32 nr_pages, u32 nr_spares)
+{
+	ring_free(&ring);
+	ring_setup_spares(&ring, nr_pages, nr_spares);
+}
+
+/* The pages of one call hold events @first to @last, all that there are. Returns pages. */
+static u32 expect_taken(u32 max, u32 first, u32 last, u64 lost)
+{
+	const struct rb_taken *taken = ring_taken(&ring);
+
+	assert_int_equal(ring_swap_some(&ring, max), 0);
+	assert_in_range(taken->nr, 1, max);
+	for (u32 i = 0; i < taken->nr; i++) {
+		struct page_content content = page_content(ring_page(&ring, taken->pages[i].id));
+
+		assert_int_equal(taken->pages[i].lost_events, i ? 0 : lost);
+		assert_int_equal(content.first, first);
+		assert_true(content.in_order);
+		first += content.nr;
+	}
+	assert_int_equal(first, last + 1);
+	assert_int_equal(ring.meta->reader.id, taken->pages[taken->nr - 1].id);
+	return taken->nr;
+}
+
+static void test_spares_are_pages_like_others(void **state)
+{
+	(void)state;
+	setup_spares(3, 2);
+	assert_int_equal(ring.meta->nr_subbufs, 5);
+	assert_int_equal(simple_ring_buffer_add_spares(&ring.rb, RB_MAX_TAKEN), -EINVAL);
+	assert_int_equal(simple_ring_buffer_add_spares(&ring.rb, 2), 0);
+}
+
+static void test_swap_of_several_stops_behind_the_tail(void **state)
+{
+	(void)state;
+	setup_spares(6, 3);
+	ring_fill(&ring, TEST_PAYLOAD, 2 * 170 + 10);
+	assert_int_equal(expect_taken(RB_MAX_TAKEN, 1, 350, 0), 3);
+	/* The last one is being written: the rest of it can be read there. */
+	ring_fill(&ring, TEST_PAYLOAD, 160);
+	assert_int_equal(page_content(ring_reader_page(&ring)).last, 510);
+	ring_fill(&ring, TEST_PAYLOAD, 1);
+	assert_int_equal(expect_taken(RB_MAX_TAKEN, 511, 511, 0), 1);
+}
+
+static void test_swap_of_several_takes_no_more_than_asked_or_there_are_spares(void **state)
+{
+	(void)state;
+	setup_spares(8, 2);
+	ring_fill(&ring, TEST_PAYLOAD, 6 * 170);
+	assert_int_equal(expect_taken(1, 1, 170, 0), 1);
+	assert_int_equal(expect_taken(2, 171, 510, 0), 2);
+	assert_int_equal(expect_taken(RB_MAX_TAKEN, 511, 1020, 0), 3);
+}
+
+static void test_swap_of_several_says_what_was_lost_before_each(void **state)
+{
+	(void)state;
+	setup_spares(5, 3);
+	ring_fill(&ring, TEST_PAYLOAD, 10 * 170);
+	assert_int_equal(expect_taken(2, 6 * 170 + 1, 8 * 170, 6 * 170), 2);
+	ring_fill(&ring, TEST_PAYLOAD, 3 * 170);
+	/* 1361 to 1530 went under. */
+	assert_int_equal(expect_taken(4, 9 * 170 + 1, 13 * 170, 170), 4);
+	expect_counters(13 * 170, 7 * 170, 7, 12);
+}
+
+static void test_swap_of_several_after_reset(void **state)
+{
+	(void)state;
+	setup_spares(5, 3);
+	for (u32 round = 0; round < 20; round++) {
+		ring_fill(&ring, TEST_PAYLOAD, 170 * round % 700 + 1);
+		assert_int_equal(ring_swap_some(&ring, 1 + round % 4), 0);
+		assert_int_equal(simple_ring_buffer_reset(&ring.rb), 0);
+		ring.serial = 0;
+		ring_fill(&ring, TEST_PAYLOAD, 3 * 170);
+		expect_taken(4, 1, 3 * 170, 0);
+	}
+}
+
 /*
  * A host that asks although nothing is unread: it gets empty pages. What is written
  * afterwards is all there, within one turn of the ring.
@@ -658,6 +744,11 @@ int main(void)
 		ring_test(test_vector_tail_on_reader_page),
 		ring_test(test_vector_small_events),
 		ring_test(test_lost_between_swaps),
+		ring_test(test_spares_are_pages_like_others),
+		ring_test(test_swap_of_several_stops_behind_the_tail),
+		ring_test(test_swap_of_several_takes_no_more_than_asked_or_there_are_spares),
+		ring_test(test_swap_of_several_says_what_was_lost_before_each),
+		ring_test(test_swap_of_several_after_reset),
 		ring_test(test_mistaken_swaps),
 		ring_test(test_mistaken_swaps_then_traffic),
 		ring_test(test_reset_after_overrun),
