@@ -65,6 +65,14 @@ struct render_event {
 	uint32_t nr_ops;
 	uint32_t length;
 	uint32_t max_text;
+	const struct render_formats *formats;
+};
+
+struct render_formats {
+	const struct render_event *formats;
+	uint32_t nr;
+	uint32_t offset;
+	uint32_t size;
 };
 
 struct render_table {

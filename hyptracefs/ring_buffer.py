@@ -20,7 +20,7 @@ from typing import Any
 from hypervisor_model import SymbolTable
 from hyptracefs._ringbuf import ffi, lib
 from hyptracefs.clock import Snapshot
-from hyptracefs.events import Event
+from hyptracefs.events import Event, Formats
 from hyptracefs.print_fmt import Number, Op, Symbol, symbol_texts
 
 log = logging.getLogger(__name__)
@@ -177,8 +177,18 @@ class RenderTable:
         if before:
             yield self._op(before, None)
 
-    def _render(self, slot: Any, ops: Sequence[Op]) -> None:
+    def _formats(self, formats: Formats | None) -> Any:
+        if formats is None:
+            return ffi.NULL
+        events = self._new("struct render_event[]", len(formats.lines))
+        for slot, ops in zip(events, formats.lines, strict=True):
+            self._render(slot, ops, ffi.NULL)
+        index = formats.index
+        return self._new("struct render_formats *", (events, len(events), index.offset, index.size))
+
+    def _render(self, slot: Any, ops: Sequence[Op], formats: Any) -> None:
         made = list(self._ops(ops))
+        slot.formats = formats
         slot.nr_ops = len(made)
         slot.ops = self._new("struct render_op[]", made)
         result = lib.render_event_check(ffi.addressof(slot))
@@ -190,12 +200,14 @@ class RenderTable:
         instead = ("raw", "by its name alone", "as an unknown one")[-len(forms) :]
         for ops, next_form in zip(forms, instead, strict=True):
             try:
-                self._render(self._events[event.id], ops)
+                # Its simpler forms are of the fields, whatever the format.
+                formats = event.formats if ops is event.ops else None
+                self._render(self._events[event.id], ops, self._formats(formats))
             except OSError as error:
                 log.warning("event %s: %s: shown %s", event.name, error.strerror, next_form)
             else:
                 return
-        self._events[event.id] = (ffi.NULL, 0, 0, 0)
+        self._events[event.id] = (ffi.NULL, 0, 0, 0, ffi.NULL)
 
 
 # --- memory -----------------------------------------------------------------------------

@@ -91,7 +91,7 @@ def serve(request: MountRequest, ready: Callable[[], None]) -> None:
     source = source_of(request.source, options.cpus or default_cpus(), options.workload)
     with closing(Hypervisors(source)) as hypervisors:
         first = hypervisors.current.introduction
-        events = compile_events(first.events, first.symbol_tables)
+        events = compile_events(first.events, first.symbol_tables, first.format_tables)
         remote = Remote(
             first.hello.name,
             hypervisors.calls(),

@@ -17,15 +17,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from hypervisor_model import EventInfo, SymbolTable
+from hypervisor_model import EventInfo, FormatTable, SymbolTable
 from hyptracefs.conduit import SocketConduit
 from hyptracefs.event_table import (
     MAX_MESSAGE,
     Hello,
     check_table,
     decode_event,
+    decode_formats,
     decode_hello,
     decode_symbols,
+    join_formats,
 )
 from hyptracefs.hypercalls import Hypercalls
 from hyptracefs.options import UsageError
@@ -49,6 +51,7 @@ class Introduction:
     hello: Hello
     events: tuple[EventInfo, ...]
     symbol_tables: tuple[SymbolTable, ...]
+    format_tables: tuple[FormatTable, ...]
 
     def lasting(self) -> Introduction:
         """What files are made from. The clock may be another one each time."""
@@ -91,8 +94,9 @@ def _listen_to(connection: socket.socket) -> Introduction:
         raise OSError(hello.error, f"it refuses: {os.strerror(hello.error)}")
     events = tuple(decode_event(_receive(connection)) for _ in range(hello.nr_events))
     tables = tuple(decode_symbols(_receive(connection)) for _ in range(hello.nr_symbols))
-    check_table(events, tables)
-    return Introduction(hello, events, tables)
+    formats = join_formats(decode_formats(_receive(connection)) for _ in range(hello.nr_formats))
+    check_table(events, tables, formats)
+    return Introduction(hello, events, tables, formats)
 
 
 def _shake_hands(connection: socket.socket, who: str, end: Callable[[], None]) -> Attachment:

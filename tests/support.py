@@ -32,6 +32,7 @@ EVENTS = (
     "host_smc",
     "hyp_enter",
     "hyp_exit",
+    "hyp_printk",
     "iommu_idmap",
     "psci_mem_protect",
     "selftest",
@@ -102,7 +103,8 @@ def hypervisor(workload: str = "idle", cpus: int = 2) -> Iterator[Hypervisor]:
 
 
 def make_remote(of: Hypervisor, calls: Hypercalls, poll_ms: int = 10) -> Remote:
-    return Remote("hypervisor", calls, compile_events(of.events, of.symbol_tables), poll_ms)
+    events = compile_events(of.events, of.symbol_tables, of.format_tables)
+    return Remote("hypervisor", calls, events, poll_ms)
 
 
 @asynccontextmanager
