@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import Literal, NamedTuple, Protocol
 
 from hypervisor_model import EventInfo, FieldInfo, Format, SymbolTable
@@ -247,26 +248,18 @@ class _Arguments:
             raise ValueError(f"{left} arguments too many")
 
 
-class _Words:
-    """The arguments of a format of printk-like events: u64s, one after the other."""
+class _Word:
+    """An argument of a format of printk-like events: the u64 at `offset` of the record."""
 
-    def __init__(self, nr: int, offset: int) -> None:
-        self._nr = nr
+    def __init__(self, offset: int) -> None:
         self._offset = offset
-        self._taken = 0
 
     def number(self, length: str) -> FieldInfo:
         """As in C, a conversion takes the low bytes that it has a use for."""
-        at = self._offset + _WORD * self._taken
-        self._taken += 1
-        return FieldInfo("", f"args[{self._taken - 1}]", at, _SIZES[length], signed=False)
+        return FieldInfo("u64", "", self._offset, _SIZES[length], signed=False)
 
     def symbol(self) -> tuple[FieldInfo, SymbolTable]:
         raise ValueError("an argument is no text")
-
-    def end(self) -> None:
-        if self._taken != self._nr:
-            raise ValueError(f"{self._taken} conversions for {self._nr} arguments")
 
 
 class _Taken(Protocol):
@@ -391,11 +384,6 @@ def _piece_operations(piece: re.Match[str], arguments: _Taken) -> Iterator[Op]:
     yield from _CONVERSIONS[conversion.letter](conversion, arguments)
 
 
-def _printed(text: str, arguments: _Taken) -> Iterator[Op]:
-    for piece in _pieces(text):
-        yield from _piece_operations(piece, arguments)
-
-
 def _operations(event: EventInfo, tables: Sequence[SymbolTable]) -> Iterator[Op]:
     tokens = list(_tokens(event.print_fmt))
     strings = 0
@@ -405,7 +393,8 @@ def _operations(event: EventInfo, tables: Sequence[SymbolTable]) -> Iterator[Op]
     if tokens[strings : strings + 1] not in ([], [","]):
         raise ValueError(f"{tokens[strings]!r} behind the string, and no comma")
     arguments = _Arguments(tokens[strings + 1 :], event, tables)
-    yield from _printed(text, arguments)
+    for piece in _pieces(text):
+        yield from _piece_operations(piece, arguments)
     arguments.end()
 
 
@@ -433,26 +422,39 @@ def _line_of(form: Format) -> str:
     return form.text.rstrip("\n")
 
 
+# Formats are many, and their conversions few.
+@lru_cache(1024)
+def _word_operations(conversion: str, offset: int) -> tuple[Op, ...]:
+    [piece] = _pieces(conversion)
+    return tuple(_piece_operations(piece, _Word(offset)))
+
+
+def _format_operations(form: Format, offset: int) -> Iterator[Op]:
+    taken = 0
+    for piece in _pieces(_line_of(form)):
+        yield from _word_operations(piece[0], offset + _WORD * taken)
+        taken += piece["letter"] is not None
+    if taken != form.nr_args:
+        raise ValueError(f"{taken} conversions for {form.nr_args} arguments")
+
+
 def compile_format(form: Format, offset: int) -> tuple[Op, ...]:
     """Operations that print `form` with the u64s that begin at `offset` of the record.
 
     Conversions are those of print formats, but no %s; they take as many bytes as in C.
     Raises ValueError that says what cannot be rendered.
     """
-    arguments = _Words(form.nr_args, offset)
     try:
-        ops = tuple(_printed(_line_of(form), arguments))
-        arguments.end()
+        return tuple(_format_operations(form, offset))
     except ValueError as error:
         raise ValueError(f"{_shown(form.text)!r}: {error}") from None
-    return ops
 
 
 def raw_format(form: Format, offset: int) -> tuple[Op, ...]:
     """Operations that print the text as it is, and its arguments behind it: `text (0x1, 0x2)`."""
     ops: list[Op] = [_line_of(form)]
     for nr in range(form.nr_args):
-        word = FieldInfo("", f"args[{nr}]", offset + _WORD * nr, _WORD, signed=False)
+        word = _Word(offset + _WORD * nr).number("ll")
         ops += [", 0x" if nr else " (0x", Number(word, "hex", 0, "")]
     return (*ops, ")") if form.nr_args else tuple(ops)
 
