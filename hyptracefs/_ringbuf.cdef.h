@@ -16,6 +16,7 @@ int hvc_call(uintptr_t conduit, uint32_t cpu, uint64_t nr, const uint64_t args[4
 #define RB_PAGE_SIZE ...
 #define RB_PAGE_HEADER ...
 #define RB_MIN_PAGES ...
+#define RB_MAX_TAKEN ...
 
 /* clock; hypervisor_model/protocol.h */
 #define HYP_COUNTER_CPU ...
@@ -65,6 +66,14 @@ struct render_event {
 	uint32_t nr_ops;
 	uint32_t length;
 	uint32_t max_text;
+	const struct render_formats *formats;
+};
+
+struct render_formats {
+	const struct render_event *formats;
+	uint32_t nr;
+	uint32_t offset;
+	uint32_t size;
 };
 
 struct render_table {
@@ -87,6 +96,7 @@ struct reader_cpu {
 struct reader {
 	struct hvc_conduit *conduit;
 	uint32_t hvc_cpu;
+	uint32_t max_taken;
 	uint32_t nr_cpus;
 	struct reader_cpu *cpus;
 	struct render_table events;

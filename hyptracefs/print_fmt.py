@@ -25,9 +25,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from functools import lru_cache
+from typing import Literal, NamedTuple, Protocol
 
-from hypervisor_model import EventInfo, FieldInfo, SymbolTable
+from hypervisor_model import EventInfo, FieldInfo, Format, SymbolTable
 
 Base = Literal["signed", "unsigned", "hex"]
 
@@ -230,8 +231,8 @@ class _Arguments:
             raise ValueError(f"no symbol table {function!r}")
         return self._tables[function]
 
-    def number(self) -> FieldInfo:
-        return self._field(self._take())
+    def number(self, length: str) -> FieldInfo:
+        return _cut(self._field(self._take()), length)
 
     def symbol(self) -> tuple[FieldInfo, SymbolTable]:
         argument = self._take()
@@ -245,6 +246,30 @@ class _Arguments:
     def end(self) -> None:
         if left := len(list(self._left)):
             raise ValueError(f"{left} arguments too many")
+
+
+class _Word:
+    """An argument of a format of printk-like events: the u64 at `offset` of the record."""
+
+    def __init__(self, offset: int) -> None:
+        self._offset = offset
+
+    def number(self, length: str) -> FieldInfo:
+        """As in C, a conversion takes the low bytes that it has a use for."""
+        return FieldInfo("u64", "", self._offset, _SIZES[length], signed=False)
+
+    def symbol(self) -> tuple[FieldInfo, SymbolTable]:
+        raise ValueError("an argument is no text")
+
+
+class _Taken(Protocol):
+    """Arguments, taken one after the other."""
+
+    def number(self, length: str) -> FieldInfo:
+        """What a conversion with the length modifier `length` prints."""
+
+    def symbol(self) -> tuple[FieldInfo, SymbolTable]:
+        """What %s prints."""
 
 
 # --- conversions ---------------------------------------------------------------------------
@@ -274,6 +299,7 @@ _PIECE = re.compile(
     r"%(?P<flags>[-0#]*)(?P<width>[1-9][0-9]*|)(?P<length>hh|h|ll|l|z|)"
     r"(?P<letter>[diuxXcs]|p[A-Za-z0-9]*)"
 )
+_WORD = 8
 _SIZES = {"hh": 1, "h": 2, "": 4, "l": 8, "ll": 8, "z": 8}  # of what is printed, bytes
 
 
@@ -282,21 +308,21 @@ def _cut(field: FieldInfo, length: str) -> FieldInfo:
     return field._replace(size=min(field.size, _SIZES[length])) if "h" in length else field
 
 
-def _signed(conversion: _Conversion, arguments: _Arguments) -> Iterator[Op]:
-    field = _cut(arguments.number(), conversion.length)
+def _signed(conversion: _Conversion, arguments: _Taken) -> Iterator[Op]:
+    field = arguments.number(conversion.length)
     # C makes what is narrower than the conversion wider first, by its own sign.
     narrower = field.size < _SIZES[conversion.length]
     base: Base = "unsigned" if narrower and not field.signed else "signed"
     yield Number(field, base, conversion.width, conversion.alignment)
 
 
-def _unsigned(conversion: _Conversion, arguments: _Arguments) -> Iterator[Op]:
-    field = _cut(arguments.number(), conversion.length)
+def _unsigned(conversion: _Conversion, arguments: _Taken) -> Iterator[Op]:
+    field = arguments.number(conversion.length)
     yield Number(field, "unsigned", conversion.width, conversion.alignment)
 
 
-def _hexadecimal(conversion: _Conversion, arguments: _Arguments) -> Iterator[Op]:
-    field = _cut(arguments.number(), conversion.length)
+def _hexadecimal(conversion: _Conversion, arguments: _Taken) -> Iterator[Op]:
+    field = arguments.number(conversion.length)
     width = conversion.width
     if "#" in conversion.flags:
         if width and not conversion.alignment:
@@ -306,21 +332,21 @@ def _hexadecimal(conversion: _Conversion, arguments: _Arguments) -> Iterator[Op]
     yield Number(field, "hex", width, conversion.alignment)
 
 
-def _pointer(conversion: _Conversion, arguments: _Arguments) -> Iterator[Op]:
+def _pointer(conversion: _Conversion, arguments: _Taken) -> Iterator[Op]:
     width, alignment = conversion.width, conversion.alignment
-    yield Number(arguments.number(), "hex", width or 16, alignment if width else "0")
+    yield Number(arguments.number("ll"), "hex", width or 16, alignment if width else "0")
 
 
-def _char(conversion: _Conversion, arguments: _Arguments) -> Iterator[Op]:
-    low = arguments.number()._replace(size=1, signed=False)
+def _char(conversion: _Conversion, arguments: _Taken) -> Iterator[Op]:
+    low = arguments.number("ll")._replace(size=1, signed=False)
     yield Symbol(low, _CHARACTERS, conversion.width, conversion.text_alignment)
 
 
-def _text(conversion: _Conversion, arguments: _Arguments) -> Iterator[Op]:
+def _text(conversion: _Conversion, arguments: _Taken) -> Iterator[Op]:
     yield Symbol(*arguments.symbol(), conversion.width, conversion.text_alignment)
 
 
-_CONVERSIONS: dict[str, Callable[[_Conversion, _Arguments], Iterator[Op]]] = {
+_CONVERSIONS: dict[str, Callable[[_Conversion, _Taken], Iterator[Op]]] = {
     "d": _signed,
     "i": _signed,
     "u": _unsigned,
@@ -347,7 +373,7 @@ def _pieces(text: str) -> Iterator[re.Match[str]]:
         at = match.end()
 
 
-def _piece_operations(piece: re.Match[str], arguments: _Arguments) -> Iterator[Op]:
+def _piece_operations(piece: re.Match[str], arguments: _Taken) -> Iterator[Op]:
     if piece["letter"] is None:
         yield piece["text"] or "%"
         return
@@ -386,6 +412,51 @@ def compile_print_fmt(event: EventInfo, tables: Sequence[SymbolTable]) -> tuple[
     except ValueError as error:
         why = f"event {event.name}: print fmt {_shown(event.print_fmt)}: {error}"
         raise ValueError(why) from None
+
+
+# --- formats of printk-like events -----------------------------------------------------------
+
+
+def _line_of(form: Format) -> str:
+    """Without the newline that every line gets anyway."""
+    return form.text.rstrip("\n")
+
+
+# Formats are many, and their conversions few.
+@lru_cache(1024)
+def _word_operations(conversion: str, offset: int) -> tuple[Op, ...]:
+    [piece] = _pieces(conversion)
+    return tuple(_piece_operations(piece, _Word(offset)))
+
+
+def _format_operations(form: Format, offset: int) -> Iterator[Op]:
+    taken = 0
+    for piece in _pieces(_line_of(form)):
+        yield from _word_operations(piece[0], offset + _WORD * taken)
+        taken += piece["letter"] is not None
+    if taken != form.nr_args:
+        raise ValueError(f"{taken} conversions for {form.nr_args} arguments")
+
+
+def compile_format(form: Format, offset: int) -> tuple[Op, ...]:
+    """Operations that print `form` with the u64s that begin at `offset` of the record.
+
+    Conversions are those of print formats, but no %s; they take as many bytes as in C.
+    Raises ValueError that says what cannot be rendered.
+    """
+    try:
+        return tuple(_format_operations(form, offset))
+    except ValueError as error:
+        raise ValueError(f"{_shown(form.text)!r}: {error}") from None
+
+
+def raw_format(form: Format, offset: int) -> tuple[Op, ...]:
+    """Operations that print the text as it is, and its arguments behind it: `text (0x1, 0x2)`."""
+    ops: list[Op] = [_line_of(form)]
+    for nr in range(form.nr_args):
+        word = _Word(offset + _WORD * nr).number("ll")
+        ops += [", 0x" if nr else " (0x", Number(word, "hex", 0, "")]
+    return (*ops, ")") if form.nr_args else tuple(ops)
 
 
 # --- without a print format ------------------------------------------------------------------

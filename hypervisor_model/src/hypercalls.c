@@ -9,7 +9,12 @@ static struct simple_rb_per_cpu *ring_of(struct hyp *hyp, u64 cpu)
 
 static int handle_load(struct pcpu *pcpu, const struct hvc_regs *regs)
 {
-	return hyp_load(pcpu->hyp, regs->x1, regs->x2, (int)regs->x3, regs->x4);
+	int ret = hyp_load(pcpu->hyp, regs->x1, regs->x2, (int)regs->x3, regs->x4);
+
+	if (ret)
+		trace_hyp_printk(&pcpu->trace, HYP_FMT_load_refused, regs->x1, regs->x2,
+				 (u64)(s64)ret);
+	return ret;
 }
 
 static int handle_unload(struct pcpu *pcpu, const struct hvc_regs *regs)
@@ -28,6 +33,9 @@ static int handle_enable(struct pcpu *pcpu, const struct hvc_regs *regs)
 	/* A CPU without a buffer answers -ENODEV: nothing to switch there. */
 	for (u32 cpu = 0; cpu < hyp->nr_cpus; cpu++)
 		simple_ring_buffer_enable_tracing(ring_of(hyp, cpu), regs->x1);
+	if (regs->x1)
+		trace_hyp_printk(&pcpu->trace, HYP_FMT_tracing_on, hyp->nr_cpus,
+				 hyp->shared.size >> 10);
 	hyp_restart_scripts(hyp);
 	return 0;
 }

@@ -65,6 +65,24 @@ static void take_table(struct input *input, struct table *table)
 		take_op(input, table, i);
 }
 
+struct formats {
+	struct table tables[RENDER_FORMATS_MAX];
+	struct render_event events[RENDER_FORMATS_MAX];
+	struct render_formats formats;
+};
+
+static void take_formats(struct input *input, struct formats *formats)
+{
+	u32 nr = take_u8(input) % (RENDER_FORMATS_MAX + 1);
+	u32 offset = (u32)take_number(input), size = (u32)take_number(input);
+
+	formats->formats = (struct render_formats){ formats->events, nr, offset, size };
+	for (u32 i = 0; i < nr; i++) {
+		take_table(input, &formats->tables[i]);
+		formats->events[i] = formats->tables[i].event;
+	}
+}
+
 /* --- what the check should say --------------------------------------------------------- */
 
 static u64 longest(const struct render_symbols *symbols)
@@ -96,6 +114,23 @@ static bool op_valid(const struct render_op *op)
 	return (u64)op->offset + op->size <= RB_MAX_PAYLOAD;
 }
 
+/* An index of a size that fields have, behind which the event itself reads nothing. */
+static bool index_valid(const struct render_event *event, const struct render_formats *formats)
+{
+	struct render_op index = { RENDER_HEX, (u8)formats->size, 0, 0, formats->offset, { 0 }, NULL };
+	u64 end = (u64)formats->offset + formats->size;
+
+	if (formats->size > UINT8_MAX || !op_valid(&index))
+		return false;
+	for (u32 i = 0; i < event->nr_ops; i++) {
+		const struct render_op *op = &event->ops[i];
+
+		if (op->kind != RENDER_TEXT && op->offset + op->size > end)
+			return false;
+	}
+	return true;
+}
+
 static bool event_valid(const struct render_event *event)
 {
 	u64 text = 0;
@@ -105,7 +140,8 @@ static bool event_valid(const struct render_event *event)
 			return false;
 		text += event->ops[i].text.length + field_text_max(&event->ops[i]);
 	}
-	return text <= RENDER_LINE_MAX - RENDER_FRAME_MAX;
+	return text <= RENDER_LINE_MAX - RENDER_FRAME_MAX &&
+	       (!event->formats || index_valid(event, event->formats));
 }
 
 /* --- what the line should be --------------------------------------------------------------- */
@@ -174,12 +210,32 @@ static char *print_op(char *out, const struct render_op *op, const u8 *payload)
 	return print_number(out, op, field(op, payload));
 }
 
+/* What the record prints by; NULL: too short to say so. */
+static const struct render_event *event_of(const struct rb_record *record,
+					   const struct render_event *event)
+{
+	const struct render_formats *formats = event->formats;
+	u64 index;
+
+	if (!formats)
+		return record->length < event->length ? NULL : event;
+	if (record->length < formats->offset + formats->size)
+		return NULL;
+	index = field(&(struct render_op){ .size = (u8)formats->size, .offset = formats->offset },
+		      record->payload);
+	if (index >= formats->nr)
+		return event;
+	event = &formats->formats[index];
+	return record->length < event->length ? NULL : event;
+}
+
 static char *print_event(char *out, const struct rb_record *record,
 			 const struct render_event *event)
 {
 	if (!event->ops)
 		return out + sprintf(out, "UNKNOWN id=%u", record->id);
-	if (record->length < event->length)
+	event = event_of(record, event);
+	if (!event)
 		return out + sprintf(out, "[SHORT EVENT id=%u length=%u]", record->id,
 				     record->length);
 	for (u32 i = 0; i < event->nr_ops; i++)
@@ -262,25 +318,40 @@ static void render_rest(struct input *input, u32 cpu, struct rb_record record,
 	free(payload);
 }
 
+static bool accepted(struct render_event *event)
+{
+	int error = render_event_check(event);
+
+	require(!error == event_valid(event));
+	require(!error || error == -EINVAL || error == -E2BIG);
+	return !error;
+}
+
 int LLVMFuzzerTestOneInput(const u8 *bytes, size_t size)
 {
 	struct input input = { bytes, bytes + size };
 	u32 cpu = (u32)take_number(&input);
 	struct rb_record record = { .time_stamp = take_number(&input) };
 	u64 lost = take_number(&input);
+	static struct formats formats;
 	struct table table;
-	int error;
+	u8 id;
 
 	for (u32 i = 0; i < sizeof(letters); i++)
 		letters[i] = (char)('a' + i % 26);
-	record.id = take_u8(&input) % RENDER_IDS;
+	id = take_u8(&input);
+	record.id = id % RENDER_IDS;
 	take_table(&input, &table);
 	check_other_lines(cpu, lost, table.event.nr_ops);
-
-	error = render_event_check(&table.event);
-	require(!error == event_valid(&table.event));
-	require(!error || error == -EINVAL || error == -E2BIG);
-	if (!error)
+	if (id >= RENDER_HAS_FORMATS) {
+		take_formats(&input, &formats);
+		for (u32 i = 0; i < formats.formats.nr; i++) {
+			if (!accepted(&formats.events[i]))
+				return 0;
+		}
+		table.event.formats = &formats.formats;
+	}
+	if (accepted(&table.event))
 		render_rest(&input, cpu, record, &table.event);
 	return 0;
 }

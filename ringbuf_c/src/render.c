@@ -86,9 +86,34 @@ char *put_padded_text(char *out, const struct render_op *op, const struct render
 	return put_fill(out, ' ', padding.behind);
 }
 
-char *put_odd_event(char *out, const struct rb_record *record,
-			   const struct render_event *event)
+/* What the record itself says that it prints by. */
+static const struct render_event *find_format(const struct rb_record *record,
+					      const struct render_event *event)
 {
+	const struct render_formats *formats = event->formats;
+	u64 index = load_field(record->payload + formats->offset, formats->size);
+
+	return index < formats->nr ? &formats->formats[index] : event;
+}
+
+static bool has_index(const struct rb_record *record, const struct render_event *event)
+{
+	return event->formats && record->length >= event->formats->offset + event->formats->size;
+}
+
+/* The operations of an event with formats read nothing but the index, which is there. */
+static bool can_print(const struct rb_record *record, const struct render_event *event)
+{
+	return event->ops && (event->formats || record->length >= event->length);
+}
+
+char *put_odd_event(char *out, const struct rb_record *record, const struct render_event *event)
+{
+	if (has_index(record, event)) {
+		event = find_format(record, event);
+		if (can_print(record, event))
+			return put_ops(out, event, record->payload);
+	}
 	if (!event->ops) {
 		out = put_literal(out, "UNKNOWN id=");
 		return put_number(out, record->id, 0, ' ');
@@ -173,9 +198,14 @@ static u32 max_u32(u32 a, u32 b)
 	return a > b ? a : b;
 }
 
+static bool valid_size(u32 size)
+{
+	return size == 1 || size == 2 || size == 4 || size == 8;
+}
+
 static bool valid_op(const struct render_op *op)
 {
-	bool field_size = op->size == 1 || op->size == 2 || op->size == 4 || op->size == 8;
+	bool field_size = valid_size(op->size);
 
 	switch (op->kind) {
 	case RENDER_TEXT:
@@ -222,7 +252,8 @@ static u64 field_end(const struct render_op *op)
 	return op->kind == RENDER_TEXT ? 0 : (u64)op->offset + op->size;
 }
 
-int render_event_check(struct render_event *event)
+/* Of operations alone. */
+static int check_ops(struct render_event *event)
 {
 	event->length = 0;
 	event->max_text = 0;
@@ -240,4 +271,34 @@ int render_event_check(struct render_event *event)
 			return -E2BIG;
 	}
 	return 0;
+}
+
+static bool valid_index(const struct render_formats *formats)
+{
+	u64 end = (u64)formats->offset + formats->size;
+
+	return valid_size(formats->size) && end <= RB_MAX_PAYLOAD;
+}
+
+static int add_formats(struct render_event *event)
+{
+	const struct render_formats *formats = event->formats;
+
+	/* where the index names no format, nothing but the index is known to be there */
+	if (!valid_index(formats) || event->length > formats->offset + formats->size)
+		return -EINVAL;
+	for (u32 i = 0; i < formats->nr; i++) {
+		if (formats->formats[i].formats)
+			return -EINVAL;
+		event->max_text = max_u32(event->max_text, formats->formats[i].max_text);
+	}
+	event->length = UINT32_MAX;
+	return 0;
+}
+
+int render_event_check(struct render_event *event)
+{
+	int ret = check_ops(event);
+
+	return ret || !event->formats ? ret : add_formats(event);
 }

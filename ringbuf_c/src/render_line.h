@@ -146,7 +146,7 @@ static __always_inline char *put_ops(char *out, const struct render_event *event
 	return out;
 }
 
-/* No event has this id, or the record is too short for its event. */
+/* It has formats, or no event has this id, or the record is too short for its event. */
 char *put_odd_event(char *out, const struct rb_record *record, const struct render_event *event);
 
 /* `[%03u]<TAB>%5llu.%03u`: the same for all events of a CPU within a millisecond. */

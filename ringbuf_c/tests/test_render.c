@@ -277,6 +277,108 @@ static void test_symbol_width(void **state)
 	}
 }
 
+/* --- formats --------------------------------------------------------------------------------- */
+
+static const struct render_op no_format_ops[] = {
+	{ .kind = RENDER_UNSIGNED, .size = 2, .offset = 2, .text = RENDER_LITERAL("p no ") },
+};
+static const struct render_op none_ops[] = { { .kind = RENDER_TEXT, .text = RENDER_LITERAL("p none") } };
+static const struct render_op two_ops[] = {
+	{ .kind = RENDER_SIGNED, .size = 4, .offset = 8, .text = RENDER_LITERAL("p one=") },
+	{ .kind = RENDER_HEX, .size = 8, .offset = 16, .text = RENDER_LITERAL(" two=") },
+};
+static struct render_event format_events[] = {
+	{ .ops = none_ops, .nr_ops = 1 },
+	{ .ops = two_ops, .nr_ops = 2 },
+	{ .ops = NULL }, /* one that nobody can print */
+};
+
+static const struct {
+	u32 fmt_id;
+	u32 length;
+	const char *text;
+} printed[] = {
+	{ 0, 4, "p none" },
+	{ 0, 24, "p none" },
+	{ 0, 3, "[SHORT EVENT id=0 length=3]" }, /* no index */
+	{ 0, 2, "[SHORT EVENT id=0 length=2]" },
+	{ 1, 24, "p one=-2 two=1122334455667788" },
+	{ 1, 32, "p one=-2 two=1122334455667788" },
+	{ 1, 23, "[SHORT EVENT id=0 length=23]" },
+	{ 1, 8, "[SHORT EVENT id=0 length=8]" },
+	{ 2, 24, "UNKNOWN id=0" },
+	{ 3, 4, "p no 3" },
+	{ 3, 24, "p no 3" },
+	{ 65535, 8, "p no 65535" },
+};
+
+static void check_formats(void)
+{
+	for (u32 i = 0; i < ARRAY_SIZE(format_events); i++)
+		assert_int_equal(render_event_check(&format_events[i]), 0);
+}
+
+static void test_formats(void **state)
+{
+	const struct render_formats formats = { format_events, ARRAY_SIZE(format_events), 2, 2 };
+	struct render_event event = { .ops = no_format_ops, .nr_ops = 1, .formats = &formats };
+	const struct render_table one = { &event, 1 };
+
+	(void)state;
+	check_formats();
+	assert_int_equal(render_event_check(&event), 0);
+	assert_int_equal(event.max_text, 6 + 21 + 5 + 21); /* of two_ops, the longest */
+	for (u32 i = 0; i < ARRAY_SIZE(printed); i++) {
+		u8 whole[32] = { [8] = 0xfe, 0xff, 0xff, 0xff, 1, 2, 3, 4, /* above 4 bytes: not seen */
+				 0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11 };
+		u8 *payload = calloc(1, printed[i].length); /* not a byte more */
+		struct rb_record record = { .payload = payload, .length = printed[i].length };
+		char expected[100];
+
+		assert_non_null(payload);
+		memcpy(whole + 2, &printed[i].fmt_id, 2);
+		memcpy(payload, whole, printed[i].length);
+		snprintf(expected, sizeof(expected), PREFIX "%s\n", printed[i].text);
+		expect_line(0, &record, &one, expected);
+		free(payload);
+	}
+}
+
+static int check_event(const struct render_op *op, u32 offset, u32 size)
+{
+	const struct render_formats formats = { format_events, ARRAY_SIZE(format_events), offset,
+						size };
+	struct render_event event = { .ops = op, .nr_ops = 1, .formats = &formats };
+
+	return render_event_check(&event);
+}
+
+static void test_check_formats(void **state)
+{
+	struct render_event nested;
+	const struct render_formats none = { NULL, 0, 2, 2 };
+	const struct render_op past = { .kind = RENDER_HEX, .size = 8, .offset = 8 };
+	const struct render_op odd = { .kind = RENDER_HEX, .size = 3, .offset = 0 };
+	struct render_event event = { .ops = none_ops, .nr_ops = 1, .formats = &none };
+
+	(void)state;
+	check_formats();
+	assert_int_equal(render_event_check(&event), 0);
+	for (u32 size = 0; size < 20; size++)
+		assert_int_equal(check_event(none_ops, 2, size),
+				 size == 1 || size == 2 || size == 4 || size == 8 ? 0 : -EINVAL);
+	assert_int_equal(check_event(none_ops, RB_MAX_PAYLOAD - 1, 1), 0);
+	assert_int_equal(check_event(none_ops, RB_MAX_PAYLOAD - 1, 2), -EINVAL);
+	assert_int_equal(check_event(none_ops, UINT32_MAX, 8), -EINVAL);
+	/* what is there for sure ends with the index */
+	assert_int_equal(check_event(&past, 8, 8), 0);
+	assert_int_equal(check_event(&past, 8, 4), -EINVAL);
+	assert_int_equal(check_event(&odd, 2, 2), -EINVAL);
+	nested = event;
+	event.formats = &(struct render_formats){ &nested, 1, 2, 2 };
+	assert_int_equal(render_event_check(&event), -EINVAL);
+}
+
 /* --- checking operations ---------------------------------------------------------------------- */
 
 static const struct {
@@ -374,6 +476,8 @@ int main(void)
 		cmocka_unit_test(test_numbers_table),
 		cmocka_unit_test(test_numbers_random),
 		cmocka_unit_test(test_symbol_width),
+		cmocka_unit_test(test_formats),
+		cmocka_unit_test(test_check_formats),
 		cmocka_unit_test(test_check),
 		cmocka_unit_test(test_check_sum),
 		cmocka_unit_test(test_check_longest_symbol),

@@ -63,11 +63,27 @@ struct render_op {
 	const struct render_symbols *symbols;
 };
 
+struct render_formats;
+
 struct render_event {
 	const struct render_op *ops; /* NULL: no event has this id */
 	u32 nr_ops;
 	u32 length;   /* bytes of payload that the operations read */
 	u32 max_text; /* characters that they can produce; see render_event_check() */
+	const struct render_formats *formats; /* NULL: each record prints by @ops */
+};
+
+/*
+ * For events whose records say by which format they print (hyp_printk): a field of theirs
+ * counts the formats, each of which is a whole line. The operations of the event itself are
+ * for indices that no format has. Such an event has a `length` that no record has: so the
+ * loop that all text goes through looks no further for it than for a record too short.
+ */
+struct render_formats {
+	const struct render_event *formats; /* of the indices 0 to nr - 1 */
+	u32 nr;
+	u32 offset; /* of the field that is the index, bytes */
+	u32 size;   /* of it: 1, 2, 4 or 8 bytes */
 };
 
 /* Events by id: ids from 0 to nr - 1. */
@@ -95,9 +111,10 @@ struct render_prefix {
 /**
  * render_event_check - make sure that the operations of an event are safe to run.
  *
- * Fills @event->length and @event->max_text from the operations. Return: 0, -EINVAL
- * for an operation that does not exist or a field of an odd size, -E2BIG when the
- * text could exceed a line.
+ * Fills @event->length and @event->max_text from the operations, and those of its
+ * formats, which have been checked before and have no formats themselves. Return: 0,
+ * -EINVAL for an operation that does not exist or a field of an odd size, -E2BIG when
+ * the text could exceed a line.
  */
 int render_event_check(struct render_event *event);
 
@@ -107,8 +124,8 @@ int render_event_check(struct render_event *event);
  * @prefix: of this CPU
  * @event: render_find() of record->id
  *
- * An unknown id gives `UNKNOWN id=N`, a record too short for its fields
- * `[SHORT EVENT id=N length=N]`. Return: the length of the line.
+ * An unknown id gives `UNKNOWN id=N`, a record too short for its fields, or for those
+ * of its format, `[SHORT EVENT id=N length=N]`. Return: the length of the line.
  */
 u32 render_line(char *out, struct render_prefix *prefix, u32 cpu, const struct rb_record *record,
 		const struct render_event *event);
