@@ -331,6 +331,24 @@ static void test_rare_operations(void **state)
 	}
 }
 
+static void test_check_rare_operations(void **state)
+{
+	struct render_op ops[] = {
+		{ .kind = RENDER_STRING, .size = 200, .offset = 2 },
+		{ .kind = RENDER_SYMBOL_OR_HEX, .size = 8, .symbols = &gaps },
+	};
+	struct render_event event = { .ops = ops, .nr_ops = ARRAY_SIZE(ops) };
+
+	(void)state;
+	assert_int_equal(render_event_check(&event), 0);
+	assert_int_equal(event.max_text, 200 + strlen("0x8000000000000000"));
+	assert_int_equal(event.reads, 202);
+	ops[0].width = 255;
+	ops[1].symbols = &reasons; /* shorter than a number */
+	assert_int_equal(render_event_check(&event), 0);
+	assert_int_equal(event.max_text, 255 + strlen("0x8000000000000000"));
+}
+
 /* --- formats --------------------------------------------------------------------------------- */
 
 static const struct render_op no_format_ops[] = {
@@ -536,6 +554,7 @@ int main(void)
 		cmocka_unit_test(test_numbers_random),
 		cmocka_unit_test(test_symbol_width),
 		cmocka_unit_test(test_rare_operations),
+		cmocka_unit_test(test_check_rare_operations),
 		cmocka_unit_test(test_formats),
 		cmocka_unit_test(test_check_formats),
 		cmocka_unit_test(test_check),
