@@ -21,7 +21,7 @@ from hypervisor_model import SymbolTable
 from hyptracefs._ringbuf import ffi, lib
 from hyptracefs.clock import Snapshot
 from hyptracefs.events import Event, Formats
-from hyptracefs.print_fmt import Number, Op, Symbol, symbol_texts
+from hyptracefs.print_fmt import Number, Op, String, Symbol, symbol_texts
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ _KINDS = {
     "unsigned": lib.RENDER_UNSIGNED,
     "hex": lib.RENDER_HEX,
 }
-_FLAGS = {"-": lib.RENDER_LEFT, "0": lib.RENDER_ZERO}
+_FLAGS = {"-": lib.RENDER_LEFT, "0": lib.RENDER_ZERO, "X": lib.RENDER_UPPER}
 
 # What render_event_check() says.
 _REFUSALS = {
@@ -136,7 +136,8 @@ class RenderTable:
         return self._texts[text]
 
     def _new_symbols(self, op: Symbol) -> Any:
-        texts, fallback = symbol_texts(op.table, op.field)
+        texts = symbol_texts(op.table, op.field)
+        fallback = op.table.fallback or ""
         self._nr_texts += len(texts)
         if self._nr_texts > _MAX_TEXTS:
             raise OSError(
@@ -151,7 +152,7 @@ class RenderTable:
             self._symbols[key] = self._new_symbols(op)
         return self._symbols[key]
 
-    def _op(self, before: str, op: Number | Symbol | None) -> dict[str, Any]:
+    def _op(self, before: str, op: Number | Symbol | String | None) -> dict[str, Any]:
         """The text before a field, and the field; None: no field."""
         text = self._text(before)
         if op is None:
@@ -165,7 +166,13 @@ class RenderTable:
         }
         if isinstance(op, Number):
             return {"kind": _KINDS[op.base], **common}
-        return {"kind": lib.RENDER_SYMBOL, "symbols": self._symbols_of(op), **common}
+        if isinstance(op, String):
+            return {"kind": lib.RENDER_STRING, **common}
+        symbols = self._symbols_of(op)
+        if op.table.fallback is not None:
+            return {"kind": lib.RENDER_SYMBOL, "symbols": symbols, **common}
+        common["flags"] |= lib.RENDER_EXTEND * op.field.signed
+        return {"kind": lib.RENDER_SYMBOL_OR_HEX, "symbols": symbols, **common}
 
     def _ops(self, ops: Iterable[Op]) -> Iterator[dict[str, Any]]:
         before = ""
@@ -208,7 +215,7 @@ class RenderTable:
                 log.warning("event %s: %s: shown %s", event.name, error.strerror, next_form)
             else:
                 return
-        self._events[event.id] = (ffi.NULL, 0, 0, 0, ffi.NULL)
+        self._events[event.id] = (ffi.NULL, 0, 0, 0, 0, ffi.NULL)
 
 
 # --- memory -----------------------------------------------------------------------------

@@ -7,6 +7,7 @@
 #include "ringbuf_c/render.h"
 
 #define NUMBER_TEXT_MAX 21U /* of a field: a sign and 20 digits */
+#define HEX_TEXT_MAX 18U   /* with 0x */
 #define TEXT_MAX RENDER_LINE_MAX
 #define LINE_BUFFER (2 * RENDER_LINE_MAX)
 
@@ -53,7 +54,7 @@ static void take_op(struct input *input, struct table *table, u32 nr)
 	op->width = take_u8(input);
 	op->offset = (u32)take_number(input);
 	op->text = take_text(input);
-	if (op->kind == RENDER_SYMBOL)
+	if (op->kind == RENDER_SYMBOL || op->kind == RENDER_SYMBOL_OR_HEX)
 		op->symbols = take_symbols(input, table, nr);
 }
 
@@ -96,10 +97,16 @@ static u64 longest(const struct render_symbols *symbols)
 
 static u64 field_text_max(const struct render_op *op)
 {
-	u64 length = op->kind == RENDER_SYMBOL ? longest(op->symbols) : NUMBER_TEXT_MAX;
+	u64 length = NUMBER_TEXT_MAX;
 
 	if (op->kind == RENDER_TEXT)
 		return 0;
+	if (op->kind == RENDER_STRING)
+		length = op->size;
+	if (op->kind == RENDER_SYMBOL || op->kind == RENDER_SYMBOL_OR_HEX)
+		length = longest(op->symbols);
+	if (op->kind == RENDER_SYMBOL_OR_HEX && length < HEX_TEXT_MAX)
+		length = HEX_TEXT_MAX;
 	return length > op->width ? length : op->width;
 }
 
@@ -107,8 +114,12 @@ static bool op_valid(const struct render_op *op)
 {
 	if (op->kind == RENDER_TEXT)
 		return true;
-	if (op->kind > RENDER_SYMBOL || (op->kind == RENDER_SYMBOL && !op->symbols))
+	if (op->kind > RENDER_STRING)
 		return false;
+	if ((op->kind == RENDER_SYMBOL || op->kind == RENDER_SYMBOL_OR_HEX) && !op->symbols)
+		return false;
+	if (op->kind == RENDER_STRING)
+		return op->size && (u64)op->offset + op->size <= RB_MAX_PAYLOAD;
 	if (op->size != 1 && op->size != 2 && op->size != 4 && op->size != 8)
 		return false;
 	return (u64)op->offset + op->size <= RB_MAX_PAYLOAD;
@@ -169,10 +180,8 @@ static s64 signed_field(const struct render_op *op, u64 value)
 	}
 }
 
-static char *print_symbol(char *out, const struct render_op *op, u64 value)
+static char *print_padded(char *out, const struct render_op *op, struct render_text text)
 {
-	const struct render_symbols *symbols = op->symbols;
-	struct render_text text = value < symbols->nr ? symbols->symbols[value] : symbols->fallback;
 	u32 missing = op->width > text.length ? op->width - text.length : 0;
 	u32 before = op->flags & RENDER_LEFT ? 0 : missing;
 
@@ -180,6 +189,37 @@ static char *print_symbol(char *out, const struct render_op *op, u64 value)
 	memcpy(out + before, text.text, text.length);
 	memset(out + before + text.length, ' ', missing - before);
 	return out + text.length + missing;
+}
+
+static char *print_symbol(char *out, const struct render_op *op, u64 value)
+{
+	const struct render_symbols *symbols = op->symbols;
+	struct render_text text = value < symbols->nr ? symbols->symbols[value] : symbols->fallback;
+
+	return print_padded(out, op, text);
+}
+
+static char *print_symbol_or_hex(char *out, const struct render_op *op, u64 value)
+{
+	const struct render_symbols *symbols = op->symbols;
+	char hex[32];
+
+	if (value < symbols->nr && symbols->symbols[value].length)
+		return print_symbol(out, op, value);
+	if (op->flags & RENDER_EXTEND)
+		value = (u64)signed_field(op, value);
+	snprintf(hex, sizeof(hex), "0x%llx", (unsigned long long)value);
+	return print_padded(out, op, (struct render_text){ hex, (u32)strlen(hex) });
+}
+
+static char *print_string(char *out, const struct render_op *op, const u8 *string)
+{
+	char shown[UINT8_MAX];
+	u32 length = (u32)strnlen((const char *)string, op->size);
+
+	for (u32 i = 0; i < length; i++)
+		shown[i] = string[i] < 0x20 || string[i] > 0x7e ? '.' : (char)string[i];
+	return print_padded(out, op, (struct render_text){ shown, length });
 }
 
 /* "%-0*llu" and the like: as printf(), `-` wins over `0`. */
@@ -195,6 +235,8 @@ static char *print_number(char *out, const struct render_op *op, u64 value)
 		 !left && op->flags & RENDER_ZERO ? "0" : "", conversions[op->kind]);
 	if (op->kind == RENDER_SIGNED)
 		value = (u64)signed_field(op, value);
+	if (op->kind == RENDER_HEX && op->flags & RENDER_UPPER)
+		format[strlen(format) - 1] = 'X';
 	return out + snprintf(out, LINE_BUFFER / 2, format, (int)op->width,
 			      (unsigned long long)value);
 }
@@ -207,6 +249,10 @@ static char *print_op(char *out, const struct render_op *op, const u8 *payload)
 		return out;
 	if (op->kind == RENDER_SYMBOL)
 		return print_symbol(out, op, field(op, payload));
+	if (op->kind == RENDER_STRING)
+		return print_string(out, op, payload + op->offset);
+	if (op->kind == RENDER_SYMBOL_OR_HEX)
+		return print_symbol_or_hex(out, op, field(op, payload));
 	return print_number(out, op, field(op, payload));
 }
 
@@ -218,7 +264,7 @@ static const struct render_event *event_of(const struct rb_record *record,
 	u64 index;
 
 	if (!formats)
-		return record->length < event->length ? NULL : event;
+		return record->length < event->reads ? NULL : event;
 	if (record->length < formats->offset + formats->size)
 		return NULL;
 	index = field(&(struct render_op){ .size = (u8)formats->size, .offset = formats->offset },
@@ -226,7 +272,7 @@ static const struct render_event *event_of(const struct rb_record *record,
 	if (index >= formats->nr)
 		return event;
 	event = &formats->formats[index];
-	return record->length < event->length ? NULL : event;
+	return record->length < event->reads ? NULL : event;
 }
 
 static char *print_event(char *out, const struct rb_record *record,

@@ -555,6 +555,18 @@ static void put_formats(u16 index, u32 nr_args)
 		put_bytes(&i, 8);
 }
 
+static void render_seeds_rare(void)
+{
+	put_render(0, FIRST_TIME, 1, 2);
+	put_op(RENDER_SYMBOL_OR_HEX, 4, RENDER_EXTEND, 0, 4, 4);
+	put_u8(1);
+	put_number(3);
+	put_number(0);
+	put_op(RENDER_STRING, 8, RENDER_LEFT, 12, 8, 4);
+	put_bytes("\1\0\0\0\xff\xff\xff\xff" "qemu\x1b[\0x", 16);
+	save("render", "string-and-hex");
+}
+
 static void render_seeds_formats(void)
 {
 	put_formats(0, 0);
@@ -596,7 +608,7 @@ static void render_seeds_refused(void)
 	save("render", "past-any-payload");
 
 	put_render(0, 0, 1, 1);
-	put_op(RENDER_SYMBOL + 1, 8, 0, 0, 0, 1);
+	put_op(RENDER_STRING + 1, 8, 0, 0, 0, 1);
 	put_payload();
 	save("render", "no-such-kind");
 }
@@ -618,6 +630,7 @@ int main(int argc, char **argv)
 	reader_seeds_bad_counters();
 	reader_seeds_calls();
 	render_seeds();
+	render_seeds_rare();
 	render_seeds_formats();
 	render_seeds_refused();
 	return 0;

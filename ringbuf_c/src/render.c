@@ -2,6 +2,7 @@
 #include "render_line.h"
 
 #define DIGITS_MAX 20 /* of a u64, in decimal */
+#define HEX_MAX 18    /* of a u64, with 0x */
 
 static char *put_fill(char *out, char fill, u32 count)
 {
@@ -21,12 +22,13 @@ char *put_long_decimal(char *out, u64 value)
 	return out + 8;
 }
 
-char *put_hex(char *out, u64 value)
+char *put_hex(char *out, u64 value, bool upper)
 {
+	const char *digits = upper ? "0123456789ABCDEF" : "0123456789abcdef";
 	u32 length = (64 - (u32)__builtin_clzll(value | 1) + 3) / 4;
 
 	for (u32 i = length; i > 0; i--, value /= 16)
-		out[i - 1] = "0123456789abcdef"[value % 16];
+		out[i - 1] = digits[value % 16];
 	return out + length;
 }
 
@@ -96,24 +98,66 @@ static const struct render_event *find_format(const struct rb_record *record,
 	return index < formats->nr ? &formats->formats[index] : event;
 }
 
-static bool has_index(const struct rb_record *record, const struct render_event *event)
-{
-	return event->formats && record->length >= event->formats->offset + event->formats->size;
-}
-
-/* The operations of an event with formats read nothing but the index, which is there. */
 static bool can_print(const struct rb_record *record, const struct render_event *event)
 {
-	return event->ops && (event->formats || record->length >= event->length);
+	u32 needed = event->length == UINT32_MAX ? event->reads : event->length;
+
+	return event->ops && record->length >= needed;
+}
+
+static char *put_symbol_or_hex(char *out, const struct render_op *op, u64 value)
+{
+	const struct render_symbols *table = op->symbols;
+	char number[NUMBER_ROOM] = "0x";
+	struct render_text text = { number, 0 };
+
+	if (value < table->nr && table->symbols[value].length)
+		return put_padded_text(out, op, &table->symbols[value]);
+	if (op->flags & RENDER_EXTEND)
+		value = (u64)sign_extend(value, op->size);
+	text.length = (u32)(put_hex(number + 2, value, false) - number);
+	return put_padded_text(out, op, &text);
+}
+
+/* The writer may change it meanwhile: what was its length stays its length. */
+static char *put_string(char *out, const struct render_op *op, const u8 *string)
+{
+	struct padding padding;
+	u32 length = 0;
+
+	while (length < op->size && string[length])
+		length++;
+	padding = pad(op, length);
+	out = put_fill(out, ' ', padding.before);
+	out = put_fill(out, '0', padding.zeros);
+	for (u32 i = 0; i < length; i++)
+		*out++ = string[i] >= ' ' && string[i] <= '~' ? (char)string[i] : '.';
+	return put_fill(out, ' ', padding.behind);
+}
+
+static char *put_any_op(char *out, const struct render_op *op, const u8 *payload)
+{
+	if (op->kind <= RENDER_SYMBOL)
+		return put_op(out, op, payload);
+	out = put_text(out, op->text.text, op->text.length);
+	if (op->kind == RENDER_STRING)
+		return put_string(out, op, payload + op->offset);
+	return put_symbol_or_hex(out, op, load_field(payload + op->offset, op->size));
+}
+
+static char *put_any_ops(char *out, const struct render_event *event, const u8 *payload)
+{
+	for (u32 i = 0; i < event->nr_ops; i++)
+		out = put_any_op(out, &event->ops[i], payload);
+	return out;
 }
 
 char *put_odd_event(char *out, const struct rb_record *record, const struct render_event *event)
 {
-	if (has_index(record, event)) {
+	if (event->formats && can_print(record, event))
 		event = find_format(record, event);
-		if (can_print(record, event))
-			return put_ops(out, event, record->payload);
-	}
+	if (can_print(record, event))
+		return put_any_ops(out, event, record->payload);
 	if (!event->ops) {
 		out = put_literal(out, "UNKNOWN id=");
 		return put_number(out, record->id, 0, ' ');
@@ -211,7 +255,10 @@ static bool valid_op(const struct render_op *op)
 	case RENDER_TEXT:
 		return true;
 	case RENDER_SYMBOL:
+	case RENDER_SYMBOL_OR_HEX:
 		return field_size && op->symbols;
+	case RENDER_STRING:
+		return op->size;
 	case RENDER_UNSIGNED:
 	case RENDER_SIGNED:
 	case RENDER_HEX:
@@ -237,6 +284,10 @@ static u32 max_field_text(const struct render_op *op)
 		return 0;
 	case RENDER_SYMBOL:
 		return max_u32(longest_symbol(op->symbols), op->width);
+	case RENDER_SYMBOL_OR_HEX:
+		return max_u32(max_u32(longest_symbol(op->symbols), HEX_MAX), op->width);
+	case RENDER_STRING:
+		return max_u32(op->size, op->width);
 	default:
 		return max_u32(DIGITS_MAX + 1, op->width);
 	}
@@ -255,7 +306,9 @@ static u64 field_end(const struct render_op *op)
 /* Of operations alone. */
 static int check_ops(struct render_event *event)
 {
-	event->length = 0;
+	bool rare = false;
+
+	event->reads = 0;
 	event->max_text = 0;
 
 	for (u32 i = 0; i < event->nr_ops; i++) {
@@ -265,11 +318,13 @@ static int check_ops(struct render_event *event)
 			return -EINVAL;
 		if (max_op_text(op) > RENDER_LINE_MAX)
 			return -E2BIG;
-		event->length = max_u32(event->length, (u32)field_end(op));
+		rare |= op->kind > RENDER_SYMBOL;
+		event->reads = max_u32(event->reads, (u32)field_end(op));
 		event->max_text += (u32)max_op_text(op);
 		if (event->max_text > RENDER_LINE_MAX - RENDER_FRAME_MAX)
 			return -E2BIG;
 	}
+	event->length = rare ? UINT32_MAX : event->reads;
 	return 0;
 }
 
@@ -285,8 +340,9 @@ static int add_formats(struct render_event *event)
 	const struct render_formats *formats = event->formats;
 
 	/* where the index names no format, nothing but the index is known to be there */
-	if (!valid_index(formats) || event->length > formats->offset + formats->size)
+	if (!valid_index(formats) || event->reads > formats->offset + formats->size)
 		return -EINVAL;
+	event->reads = formats->offset + formats->size;
 	for (u32 i = 0; i < formats->nr; i++) {
 		if (formats->formats[i].formats)
 			return -EINVAL;

@@ -277,6 +277,78 @@ static void test_symbol_width(void **state)
 	}
 }
 
+/* --- rare operations -------------------------------------------------------------------------- */
+
+static const struct render_text gaps_texts[] = { RENDER_LITERAL(""), RENDER_LITERAL("one") };
+static const struct render_symbols gaps = { gaps_texts, 2, RENDER_LITERAL("never") };
+
+static const struct {
+	struct render_op op;
+	u32 length;
+	const char *bytes; /* from 2 on */
+	const char *text;
+} rare[] = {
+	{ { .kind = RENDER_STRING, .size = 6 }, 8, "qemu\0x", "qemu" },
+	{ { .kind = RENDER_STRING, .size = 4 }, 6, "qemu\0x", "qemu" },
+	{ { .kind = RENDER_STRING, .size = 4 }, 6, "\0mu!", "" },
+	{ { .kind = RENDER_STRING, .size = 6 }, 8, "a\n\x1b\x7f\xff~", "a....~" },
+	{ { .kind = RENDER_STRING, .size = 6, .width = 8 }, 8, "qemu\0x", "    qemu" },
+	{ { .kind = RENDER_STRING, .size = 6, .width = 8, .flags = RENDER_LEFT }, 8, "qemu\0x", "qemu    " },
+	{ { .kind = RENDER_STRING, .size = 6, .width = 3 }, 8, "qemu\0x", "qemu" },
+	{ { .kind = RENDER_STRING, .size = 6 }, 7, "qemu\0x", "[SHORT EVENT id=0 length=7]" },
+	{ { .kind = RENDER_SYMBOL_OR_HEX, .size = 1, .symbols = &gaps }, 3, "\1", "one" },
+	{ { .kind = RENDER_SYMBOL_OR_HEX, .size = 1, .symbols = &gaps }, 3, "\0", "0x0" },
+	{ { .kind = RENDER_SYMBOL_OR_HEX, .size = 1, .symbols = &gaps }, 3, "\xfe", "0xfe" },
+	{ { .kind = RENDER_SYMBOL_OR_HEX, .size = 1, .symbols = &gaps, .flags = RENDER_EXTEND }, 3, "\xfe",
+	  "0xfffffffffffffffe" },
+	{ { .kind = RENDER_SYMBOL_OR_HEX, .size = 4, .symbols = &gaps, .width = 11 }, 6, "\1\0\0\xf0",
+	  " 0xf0000001" },
+	{ { .kind = RENDER_SYMBOL_OR_HEX, .size = 8, .symbols = &gaps }, 10, "\1\0\0\0\0\0\0\x80",
+	  "0x8000000000000001" },
+	{ { .kind = RENDER_HEX, .size = 2, .flags = RENDER_UPPER }, 4, "\xef\xbe", "BEEF" },
+	{ { .kind = RENDER_HEX, .size = 2, .flags = RENDER_UPPER | RENDER_ZERO, .width = 6 }, 4, "\xef\xbe",
+	  "00BEEF" },
+};
+
+static void test_rare_operations(void **state)
+{
+	(void)state;
+	for (u32 i = 0; i < ARRAY_SIZE(rare); i++) {
+		struct render_op op = rare[i].op;
+		struct render_event event = { .ops = &op, .nr_ops = 1 };
+		struct render_table one = { &event, 1 };
+		u8 *payload = calloc(1, rare[i].length); /* not a byte more */
+		struct rb_record record = { .payload = payload, .length = rare[i].length };
+		char expected[100];
+
+		assert_non_null(payload);
+		op.offset = 2;
+		memcpy(payload + 2, rare[i].bytes, rare[i].length - 2);
+		assert_int_equal(render_event_check(&event), 0);
+		snprintf(expected, sizeof(expected), PREFIX "%s\n", rare[i].text);
+		expect_line(0, &record, &one, expected);
+		free(payload);
+	}
+}
+
+static void test_check_rare_operations(void **state)
+{
+	struct render_op ops[] = {
+		{ .kind = RENDER_STRING, .size = 200, .offset = 2 },
+		{ .kind = RENDER_SYMBOL_OR_HEX, .size = 8, .symbols = &gaps },
+	};
+	struct render_event event = { .ops = ops, .nr_ops = ARRAY_SIZE(ops) };
+
+	(void)state;
+	assert_int_equal(render_event_check(&event), 0);
+	assert_int_equal(event.max_text, 200 + strlen("0x8000000000000000"));
+	assert_int_equal(event.reads, 202);
+	ops[0].width = 255;
+	ops[1].symbols = &reasons; /* shorter than a number */
+	assert_int_equal(render_event_check(&event), 0);
+	assert_int_equal(event.max_text, 255 + strlen("0x8000000000000000"));
+}
+
 /* --- formats --------------------------------------------------------------------------------- */
 
 static const struct render_op no_format_ops[] = {
@@ -387,7 +459,7 @@ static const struct {
 	int ret;
 } checks[] = {
 	{ "text", { .kind = RENDER_TEXT, .text = RENDER_LITERAL("x") }, 0 },
-	{ "no such kind", { .kind = RENDER_SYMBOL + 1, .size = 4 }, -EINVAL },
+	{ "no such kind", { .kind = RENDER_STRING + 1, .size = 4 }, -EINVAL },
 	{ "no such kind", { .kind = 255, .size = 4 }, -EINVAL },
 	{ "size 0", { .kind = RENDER_UNSIGNED, .size = 0 }, -EINVAL },
 	{ "size 3", { .kind = RENDER_SIGNED, .size = 3 }, -EINVAL },
@@ -395,6 +467,11 @@ static const struct {
 	{ "size 16", { .kind = RENDER_UNSIGNED, .size = 16 }, -EINVAL },
 	{ "symbol of size 7", { .kind = RENDER_SYMBOL, .size = 7, .symbols = &reasons }, -EINVAL },
 	{ "symbol without a table", { .kind = RENDER_SYMBOL, .size = 1 }, -EINVAL },
+	{ "empty string", { .kind = RENDER_STRING, .size = 0 }, -EINVAL },
+	{ "string", { .kind = RENDER_STRING, .size = 255, .offset = RB_MAX_PAYLOAD - 255 }, 0 },
+	{ "string off the page", { .kind = RENDER_STRING, .size = 255, .offset = RB_MAX_PAYLOAD - 254 },
+	  -EINVAL },
+	{ "hex without a table", { .kind = RENDER_SYMBOL_OR_HEX, .size = 1 }, -EINVAL },
 	{ "symbol", { .kind = RENDER_SYMBOL, .size = 1, .symbols = &reasons }, 0 },
 	{ "last offset", { .kind = RENDER_UNSIGNED, .size = 1, .offset = RB_MAX_PAYLOAD - 1 }, 0 },
 	{ "offset off the page", { .kind = RENDER_UNSIGNED, .size = 1, .offset = RB_MAX_PAYLOAD + 1 },
@@ -476,6 +553,8 @@ int main(void)
 		cmocka_unit_test(test_numbers_table),
 		cmocka_unit_test(test_numbers_random),
 		cmocka_unit_test(test_symbol_width),
+		cmocka_unit_test(test_rare_operations),
+		cmocka_unit_test(test_check_rare_operations),
 		cmocka_unit_test(test_formats),
 		cmocka_unit_test(test_check_formats),
 		cmocka_unit_test(test_check),
