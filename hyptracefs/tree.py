@@ -13,6 +13,7 @@ from typing import NamedTuple
 from hyptracefs import files
 from hyptracefs.files import Control, Kind, Place
 from hyptracefs.remote import Remote
+from hyptracefs.statistics_file import STATISTICS
 
 ROOT_INODE = 1
 
@@ -35,6 +36,7 @@ HYPERVISOR_VIEW = (
         Control(files.show_buffer_size_kb, files.store_buffer_size_kb),
     ),
     Row("hypervisor/selftest_event", 0o640, files.SelftestEvent()),
+    Row("hypervisor/statistics", 0o440, STATISTICS),
     Row("hypervisor/trace", 0o640, files.ResetTrace()),
     Row("hypervisor/trace_clock", 0o440, Control(files.show_trace_clock)),
     Row("hypervisor/trace_pipe", 0o640, files.TRACE_PIPE),

@@ -17,6 +17,7 @@ _FIXED = {
     "hypervisor/": 0o750,
     "hypervisor/buffer_size_kb": 0o640,
     "hypervisor/selftest_event": 0o640,
+    "hypervisor/statistics": 0o440,
     "hypervisor/trace": 0o640,
     "hypervisor/trace_clock": 0o440,
     "hypervisor/trace_pipe": 0o640,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The eight hypercalls (SPEC C). Handlers run on a pCPU, under hyp->lock. */
+/* The hypercalls (SPEC C, and one of our own). Handlers run on a pCPU, under hyp->lock. */
 #include "internal.h"
 
 static struct simple_rb_per_cpu *ring_of(struct hyp *hyp, u64 cpu)
@@ -83,6 +83,12 @@ static int handle_write_event(struct pcpu *pcpu, const struct hvc_regs *regs)
 	return 0;
 }
 
+/* It says nothing of this very call, which has not ended yet. */
+static int handle_statistics(struct pcpu *pcpu, const struct hvc_regs *regs)
+{
+	return hyp_statistics(pcpu->hyp, (struct hyp_statistics_msg *)(uintptr_t)regs->x1);
+}
+
 static int (*const handlers[HVC_NR_CALLS])(struct pcpu *, const struct hvc_regs *) = {
 	[HVC_TRACING_LOAD] = handle_load,
 	[HVC_TRACING_UNLOAD] = handle_unload,
@@ -92,19 +98,28 @@ static int (*const handlers[HVC_NR_CALLS])(struct pcpu *, const struct hvc_regs 
 	[HVC_TRACING_UPDATE_CLOCK] = handle_update_clock,
 	[HVC_TRACING_ENABLE_EVENT] = handle_enable_event,
 	[HVC_TRACING_WRITE_EVENT] = handle_write_event,
+	[HVC_TRACING_STATISTICS] = handle_statistics,
 };
+
+static void refuse_unknown(struct hyp *hyp, struct hvc_regs *regs)
+{
+	hyp_count(hyp, &hyp->counters.unknown_calls);
+	regs->x0 = HVC_NOT_SUPPORTED;
+}
 
 static void dispatch(struct pcpu *pcpu, struct hvc_regs *regs)
 {
+	struct hyp *hyp = pcpu->hyp;
 	int ret;
 
 	if (regs->x0 >= HVC_NR_CALLS) {
-		regs->x0 = HVC_NOT_SUPPORTED;
+		refuse_unknown(hyp, regs);
 		return;
 	}
-	pthread_mutex_lock(&pcpu->hyp->lock);
+	pthread_mutex_lock(&hyp->lock);
 	ret = handlers[regs->x0](pcpu, regs);
-	pthread_mutex_unlock(&pcpu->hyp->lock);
+	hyp_count_result(hyp, regs->x0, ret);
+	pthread_mutex_unlock(&hyp->lock);
 	regs->x0 = 0;
 	regs->x1 = (u64)(s64)ret;
 }
@@ -115,7 +130,7 @@ void hyp_hvc(struct hvc_conduit *conduit, u32 cpu, struct hvc_regs *regs)
 	struct pcpu *pcpu;
 
 	if (cpu >= hyp->nr_cpus) {
-		regs->x0 = HVC_NOT_SUPPORTED;
+		refuse_unknown(hyp, regs);
 		return;
 	}
 	pcpu = &hyp->pcpus[cpu];

@@ -9,6 +9,7 @@
 #include "ringbuf_c/clock.h"
 #include "ringbuf_c/define_events.h"
 
+struct hyp_statistics_msg;
 struct program;
 
 /* What a CPU does next: from the host back to the host. */
@@ -50,6 +51,20 @@ struct shared_memory {
 	u8 *base; /* NULL: none */
 	u64 size;
 	u8 *pinned; /* one byte per page */
+	u64 nr_pinned;
+};
+
+/* Linux's error numbers are below. */
+#define HYP_NR_ERRNOS 134U
+
+/* Since the hypervisor began. Events are counted by the rings. */
+struct hyp_counters {
+	u64 results[HVC_NR_CALLS][HYP_NR_ERRNOS]; /* of hypercalls, by errno; 0: success */
+	u64 unknown_calls;
+	u64 refused_messages;
+	u64 hosts;
+	u64 refused_hosts;
+	u64 most_pages_shared;
 };
 
 struct hyp {
@@ -57,7 +72,8 @@ struct hyp {
 	u32 nr_cpus;
 	struct pcpu *pcpus;
 
-	pthread_mutex_t lock; /* load, unload, enable, swap, reset, clock, event switches */
+	pthread_mutex_t lock; /* load, unload, enable, swap, reset, clock, event switches, counters */
+	struct hyp_counters counters;
 	struct trace_clock clock;
 	u32 enabled[HYP_NR_EVENTS];
 	struct shared_memory shared;
@@ -88,6 +104,11 @@ static inline bool hyp_loaded(const struct hyp *hyp)
 /* load.c; under hyp->lock */
 int hyp_load(struct hyp *hyp, u64 desc_va, u64 desc_size, int memory_fd);
 void hyp_unload(struct hyp *hyp);
+
+/* statistics.c */
+void hyp_count_result(struct hyp *hyp, u64 call, int ret); /* under hyp->lock */
+void hyp_count(struct hyp *hyp, u64 *counter);
+int hyp_statistics(const struct hyp *hyp, struct hyp_statistics_msg *to); /* under hyp->lock */
 
 /* hypercalls.c */
 void hyp_hvc(struct hvc_conduit *conduit, u32 cpu, struct hvc_regs *regs);

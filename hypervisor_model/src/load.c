@@ -60,6 +60,7 @@ static void *pin_page(struct shared_memory *shared, u64 va)
 	if (va % RB_PAGE_SIZE || va >= shared->size || shared->pinned[va / RB_PAGE_SIZE])
 		return NULL;
 	shared->pinned[va / RB_PAGE_SIZE] = 1;
+	shared->nr_pinned++;
 	return shared->base + va;
 }
 
@@ -219,6 +220,12 @@ static int copy_and_load(struct hyp *hyp, u64 desc_va, u64 desc_size)
 	return ret;
 }
 
+static void note_most_shared(struct hyp *hyp)
+{
+	if (hyp->shared.nr_pinned > hyp->counters.most_pages_shared)
+		hyp->counters.most_pages_shared = hyp->shared.nr_pinned;
+}
+
 int hyp_load(struct hyp *hyp, u64 desc_va, u64 desc_size, int memory_fd)
 {
 	int ret;
@@ -234,6 +241,8 @@ int hyp_load(struct hyp *hyp, u64 desc_va, u64 desc_size, int memory_fd)
 		ret = copy_and_load(hyp, desc_va, desc_size);
 	if (ret)
 		hyp_unload(hyp);
+	else
+		note_most_shared(hyp);
 	return ret;
 }
 

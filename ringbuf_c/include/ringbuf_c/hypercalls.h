@@ -19,6 +19,7 @@ enum hyp_call {
 	HVC_TRACING_UPDATE_CLOCK, /* u32 mult, u32 shift, u64 epoch_ns, u64 epoch_cyc */
 	HVC_TRACING_ENABLE_EVENT, /* u16 id, bool */
 	HVC_TRACING_WRITE_EVENT,  /* u64 id */
+	HVC_TRACING_STATISTICS,   /* where the answer goes: protocol.h; optional */
 	HVC_NR_CALLS
 };
 
