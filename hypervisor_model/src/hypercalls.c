@@ -60,6 +60,7 @@ static int handle_update_clock(struct pcpu *pcpu, const struct hvc_regs *regs)
 {
 	wait_for_writers(pcpu->hyp);
 	trace_clock_update(&pcpu->hyp->clock, (u32)regs->x1, (u32)regs->x2, regs->x3, regs->x4);
+	WRITE_ONCE(pcpu->hyp->clock_updates, pcpu->hyp->clock_updates + 1);
 	return 0;
 }
 
@@ -135,6 +136,7 @@ void hyp_hvc(struct hvc_conduit *conduit, u32 cpu, struct hvc_regs *regs)
 	}
 	pcpu = &hyp->pcpus[cpu];
 	pcpu_borrow(pcpu);
+	pcpu_look_at_counter(pcpu);
 	trace_hyp_enter(&pcpu->trace, HYP_REASON_HVC, 0);
 	trace_host_hcall(&pcpu->trace, (u32)regs->x0, regs->x0 >= HVC_NR_CALLS);
 	dispatch(pcpu, regs);
