@@ -96,6 +96,30 @@ static void spoil_unsealed(void) { set_fd(make_memory(host.shared_size, 0)); }
 static void spoil_can_shrink(void) { set_fd(make_memory(host.shared_size, F_SEAL_GROW)); }
 static void spoil_can_grow(void) { set_fd(make_memory(host.shared_size, F_SEAL_SHRINK)); }
 static void spoil_no_memory(void) { set_fd(make_memory(0, F_SEAL_SHRINK | F_SEAL_GROW)); }
+/* The last page is missing; nobody names it. */
+static void spoil_sparse(void)
+{
+	set_fd(memfd_create("test", MFD_ALLOW_SEALING | MFD_CLOEXEC));
+	assert_int_equal(posix_fallocate(host.fd, 0, (off_t)host.shared_size), 0);
+	assert_int_equal(pwrite(host.fd, host.desc, host.desc_size, (off_t)host.desc_va),
+			 host.desc_size);
+	assert_int_equal(ftruncate(host.fd, (off_t)(host.shared_size + RB_PAGE_SIZE)), 0);
+	assert_int_equal(fcntl(host.fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW), 0);
+}
+
+/* A page that is not to be had comes before a record that makes no sense, as in SPEC C.1. */
+static void spoil_page_then_record(void)
+{
+	spoil_page_outside();
+	spoil_2_pages();
+}
+
+static void spoil_record_then_page(void)
+{
+	spoil_cpu_order();
+	spoil_meta_outside();
+}
+
 static void spoil_not_a_memfd(void) { set_fd(open("/dev/null", O_RDWR | O_CLOEXEC)); }
 static void spoil_bad_fd(void) { set_fd(-1); }
 
@@ -140,7 +164,8 @@ static const struct {
 	spoiled(can_shrink, -EPERM),	     spoiled(can_grow, -EPERM),
 	spoiled(no_memory, -EINVAL),	     spoiled(not_a_memfd, -EPERM),
 	spoiled(bad_fd, -EPERM),	     spoiled(odd_memory, -EINVAL),
-	spoiled(small_memory, -EPERM),
+	spoiled(small_memory, -EPERM),	     spoiled(sparse, -EPERM),
+	spoiled(page_then_record, -EPERM),   spoiled(record_then_page, -EINVAL),
 };
 
 static void expect_not_loaded(void)
@@ -231,8 +256,12 @@ static void test_load_twice(void **state)
 	(void)state;
 	assert_int_equal(host_load(&host), 0);
 	assert_int_equal(host_load(&host), -EBUSY);
+	/* the descriptor is asked first (SPEC C.1) */
 	host.desc_size = 0;
-	assert_int_equal(host_load(&host), -EBUSY);
+	assert_int_equal(host_load(&host), -EINVAL);
+	expect_loaded();
+	host.desc_size = host.shared_size;
+	assert_int_equal(host_load(&host), -EPERM);
 	expect_loaded();
 	assert_int_equal(hvc(&host, 0, HVC_TRACING_UNLOAD, 0, 0), 0);
 	assert_int_equal(hvc(&host, 0, HVC_TRACING_UNLOAD, 0, 0), 0);
