@@ -396,6 +396,8 @@ class Oracle:
         ask(backing == 0 and backing_size == 0, errno.EINVAL)
         ask(1 <= nr_cpus <= CPUS, errno.EINVAL)
         ask(16 <= struct_len <= len(desc) - 16, errno.EINVAL)
+        # no page serves twice: a number for each is the most that makes sense
+        ask(struct_len <= 16 + CPUS * 16 + self.kind.size // PAGE_SIZE * 8, errno.EINVAL)
         rest = desc[32 : 16 + struct_len]
         for index in range(nr_cpus):
             ask(len(rest) >= 16, errno.EINVAL)

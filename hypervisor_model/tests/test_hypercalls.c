@@ -52,6 +52,13 @@ static void spoil_desc_is_page(void)
 }
 
 static void spoil_no_cpus(void) { container()->nr_cpus = 0; }
+/* SPEC C.1 TRAP: loads nothing, and says that it has */
+static void spoil_no_records(void)
+{
+	container()->nr_cpus = 0;
+	container()->struct_len = sizeof(*container());
+}
+
 static void spoil_negative_cpus(void) { container()->nr_cpus = -1; }
 static void spoil_least_cpus(void) { container()->nr_cpus = INT32_MIN; }
 static void spoil_many_cpus(void) { container()->nr_cpus = NR_CPUS + 1; }
@@ -165,6 +172,7 @@ static const struct {
 	spoiled(no_memory, -EINVAL),	     spoiled(not_a_memfd, -EPERM),
 	spoiled(bad_fd, -EPERM),	     spoiled(odd_memory, -EINVAL),
 	spoiled(small_memory, -EPERM),	     spoiled(sparse, -EPERM),
+	spoiled(no_records, -EINVAL),
 	spoiled(page_then_record, -EPERM),   spoiled(record_then_page, -EINVAL),
 };
 
