@@ -270,6 +270,21 @@ def test_what_is_lost_is_counted(program: Path, tmp_path: Path) -> None:
         assert lost[cpu] + shown[cpu] == many * len(EVENTS)
 
 
+def test_one_that_counts_nothing(program: Path, tmp_path: Path) -> None:
+    with (
+        running(program, tmp_path / "s", f"--count={COUNT}") as vmm,
+        mounted(tmp_path, source=vmm.source) as mount,
+    ):
+        trace(mount, size_kb=256)
+        vmm.all_written()
+        lines = mount.read("statistics").splitlines()
+        assert lines[0] == "hypervisor state uncounted"
+        written = len(EVENTS) * COUNT
+        for cpu in range(CPUS):
+            assert any(line.startswith(f"host cpu{cpu} entries {written} ") for line in lines)
+        assert_complete(read_lines(mount), {0, 1})
+
+
 def test_killed_and_started_again(program: Path, tmp_path: Path) -> None:
     options = (program, tmp_path / "s", f"--count={COUNT}")
     with running(*options) as vmm, mounted(tmp_path, source=vmm.source) as mount:

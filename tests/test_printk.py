@@ -446,7 +446,7 @@ async def test_hypervisor_says_what_it_does_when_it_is_asked_to() -> None:
         reader = await made.remote.open_reader(0)
         await start_with(made.remote, "hyp_printk")
         with pytest.raises(OSError, match="busy") as raised:
-            made.calls.load(0x7000, 4096, 0)
+            made.calls.load(0x7000, 4096, 0, 0)
         assert raised.value.errno == errno.EBUSY
         said = texts(parse_lines(all_text(reader)))
     assert re.fullmatch(r"hyp_printk tracing on: 2 CPUs, [1-9]\d* KiB shared", said[0])
