@@ -29,16 +29,6 @@ static u64 newly_lost(const struct reader_cpu *cpu)
 	return lost < (u64)unseen ? lost : (u64)unseen;
 }
 
-/* Go on with page @id; @lost events were overwritten before it. */
-static void take_page(struct reader_cpu *cpu, u32 id, u64 lost)
-{
-	cpu->page = id;
-	cpu->taken++;
-	cpu->offset = 0;
-	cpu->lost += lost;
-	cpu->unreported += lost;
-}
-
 /* The next page that a hypervisor has left behind. */
 static bool inherit_page(struct reader_cpu *cpu)
 {
@@ -56,10 +46,14 @@ static bool swap_page(struct reader *reader, u32 nr)
 {
 	struct hvc_regs regs = { .x0 = HVC_TRACING_SWAP_READER, .x1 = nr };
 	struct reader_cpu *cpu = &reader->cpus[nr];
+	u64 pages_lost;
 	u32 id;
 
+	if (cpu->dump)
+		return take_dumped_page(cpu);
 	if (cpu->heirs)
 		return inherit_page(cpu);
+	pages_lost = smp_load_acquire(&cpu->meta->pages_lost);
 	reader->conduit->hvc(reader->conduit, reader->hvc_cpu, &regs);
 	cpu->swap_error = hvc_result(&regs);
 	if (cpu->swap_error)
@@ -69,6 +63,7 @@ static bool swap_page(struct reader *reader, u32 nr)
 		cpu->swap_error = -ERANGE;
 		return false;
 	}
+	trade_places(cpu, id, pages_lost);
 	take_page(cpu, id, newly_lost(cpu));
 	return true;
 }
@@ -99,22 +94,12 @@ static enum reader_next look_on_page(struct reader_cpu *cpu)
 	}
 }
 
-/*
- * Whether the page that we own is the one being written. The pages that have been
- * begun are the first one and one per move of the tail; we have taken some, some were
- * lost, and ours is the last of these.
- *
- * A loss later than our swap cannot mislead us: a page is lost when the whole ring is
- * ahead of ours, and the moves that filled it are seen with the loss.
- */
+/* Whether the page that we own is the one being written. */
 static bool owns_tail(const struct reader_cpu *cpu)
 {
-	/* [see_lost] pairs with [pages_lost]: load it before pages_touched */
-	u64 lost = smp_load_acquire(&cpu->meta->pages_lost);
-	/* [see_touched] pairs with [pages_touched]: who swaps next sees what the tail has left */
-	u64 touched = smp_load_acquire(&cpu->meta->pages_touched);
+	u64 touched;
 
-	return (s64)(cpu->taken + lost - touched - 1) >= 0;
+	return pages_behind_ours(cpu, &touched) <= 0;
 }
 
 /*
@@ -136,13 +121,15 @@ enum reader_next __peek_cpu(struct reader *reader, u32 nr)
 	cpu->next = look_on_page(cpu);
 	if (cpu->next != READER_NONE)
 		return cpu->next;
-	if (!cpu->heirs && owns_tail(cpu)) {
+	if (!asks_nobody(cpu) && owns_tail(cpu)) {
 		/* A swap would put it back into the ring, with all that we have read. */
 		give_up_promised(cpu);
 		return READER_NONE;
 	}
 	if (!swap_page(reader, nr)) {
-		if (cpu->heirs)
+		if (cpu->dump && cpu->unreported)
+			return cpu->next = READER_LOST;
+		if (asks_nobody(cpu))
 			give_up_promised(cpu);
 		return READER_NONE;
 	}
@@ -198,6 +185,9 @@ void reader_reset(struct reader *reader, u32 nr)
 		.pages = cpu->pages,
 		.nr_pages = cpu->nr_pages,
 		.page = cpu->page,
+		.place_of = cpu->place_of,
+		.page_at = cpu->page_at,
+		.astray = true,
 	};
 }
 

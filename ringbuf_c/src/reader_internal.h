@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the parts of the reader share: one CPU (reader.c), the merge (turns.c), text
- * (reader_text.c) and page images (reader_raw.c).
+ * What the parts of the reader share: one CPU (reader.c), the order of its pages
+ * (reader_order.c), the merge (turns.c), text (reader_text.c), page images (reader_raw.c) and
+ * dumps (reader_dump.c).
  */
 #ifndef RINGBUF_C_READER_INTERNAL_H
 #define RINGBUF_C_READER_INTERNAL_H
 
-#include "ringbuf_c/reader.h"
+#include "ringbuf_c/dump.h"
 
 /* --- reader.c: one CPU ------------------------------------------------------------- */
 
@@ -35,6 +36,46 @@ static inline bool in_batch(const struct reader_cpu *cpu)
 	return left_of_batch(cpu) > 0;
 }
 
+/*
+ * How many pages have been begun behind ours. The pages that have been begun are the first
+ * one and one per move of the tail; we have taken some, some were lost. 0 or less: ours is the
+ * last of these, and being written.
+ *
+ * A loss later than our swap cannot mislead us: a page is lost when the whole ring is
+ * ahead of ours, and the moves that filled it are seen with the loss.
+ */
+static inline s64 pages_behind_ours(const struct reader_cpu *cpu, u64 *touched)
+{
+	/* [see_lost] pairs with [pages_lost]: load it before pages_touched */
+	u64 lost = smp_load_acquire(&cpu->meta->pages_lost);
+
+	/* [see_touched] pairs with [pages_touched]: who swaps next sees what the tail has left */
+	*touched = smp_load_acquire(&cpu->meta->pages_touched);
+	return (s64)(*touched + 1 - lost - cpu->taken);
+}
+
+/* Go on with page @id; @lost events were overwritten before it. */
+static inline void take_page(struct reader_cpu *cpu, u32 id, u64 lost)
+{
+	cpu->page = id;
+	cpu->taken++;
+	cpu->offset = 0;
+	cpu->lost += lost;
+	cpu->unreported += lost;
+}
+
+/* The id of the page that we read, which a dump has a copy of. */
+static inline u32 page_id(const struct reader_cpu *cpu)
+{
+	return cpu->dump ? cpu->dump->id : cpu->page;
+}
+
+/* Nobody is asked for pages, and what has been promised and is not there will never be. */
+static inline bool asks_nobody(const struct reader_cpu *cpu)
+{
+	return cpu->heirs || cpu->dump;
+}
+
 /* peek_cpu() when it has not been looked for yet. */
 enum reader_next __peek_cpu(struct reader *reader, u32 nr);
 
@@ -60,6 +101,36 @@ static inline bool selected(const struct reader *reader, u32 nr, u32 wanted)
 #define for_each_cpu(reader, nr, wanted)               \
 	for (u32 nr = 0; nr < (reader)->nr_cpus; nr++) \
 		if (selected(reader, nr, wanted))
+
+/* --- reader_order.c: the order of the pages ------------------------------------------- */
+
+/*
+ * A swap has given page @id for ours; @lost_before: pages_lost before the swap, loaded with
+ * acquire.
+ */
+void trade_places(struct reader_cpu *cpu, u32 id, u64 lost_before);
+
+/* What is unread in the ring, the oldest first. */
+struct unread_pages {
+	u64 touched; /* pages_touched then */
+	u32 place;   /* of the next one */
+	u32 nr;      /* still to come */
+};
+
+/* Exact, also while the writer writes. */
+struct unread_pages find_unread_pages(const struct reader_cpu *cpu);
+
+/* Its id. Only while unread->nr > 0. */
+u32 next_unread_page(const struct reader_cpu *cpu, struct unread_pages *unread);
+
+/* --- reader_text.c, reader_dump.c: text ------------------------------------------------- */
+
+/* reader_text() without polling: of the batch that is there. */
+u32 text_of_batch(struct reader *reader, u32 wanted, struct reader_carry *carry, char *out,
+		  u32 size);
+
+/* The next page of the index. False: there is none, but a loss may be unreported. */
+bool take_dumped_page(struct reader_cpu *cpu);
 
 /* --- turns.c: the merge ------------------------------------------------------------ */
 

@@ -88,6 +88,11 @@ static void move_tail(struct simple_rb_per_cpu *rb)
 	set_tail(rb, link_page(link));
 	/* [pages_touched] pairs with [see_touched]: the page is empty, its old link gone */
 	smp_store_release(&rb->meta->pages_touched, ++rb->pages_touched);
+	/*
+	 * Pairs with load_words() of the host's dump, which may be copying what was on the page:
+	 * who sees what we write there sees that it is empty, and pages_touched.
+	 */
+	smp_wmb();
 }
 
 /* Reserve @size bytes of the tail page for an event of this time. Returns where. */
@@ -111,7 +116,7 @@ void *__simple_rb_reserve_slow(struct simple_rb_per_cpu *rb, u32 length, u64 tim
 	if (rb->write + extend + size > RB_PAGE_CAPACITY)
 		move_tail(rb);
 	if (!rb->write) {
-		rb->page->time_stamp = time_stamp;
+		WRITE_ONCE(rb->page->time_stamp, time_stamp);
 		delta = 0;
 		extend = 0;
 	}
