@@ -540,9 +540,8 @@ class Dump:
             return 0
         self._measured()
         out = bytearray(_SCRATCH)
-        length: int = lib.dump_length(
-            self._new_cursor().c, ffi.from_buffer("char[]", out), len(out)
-        )
+        cursor = self._new_cursor()  # has a name, so that it lives until C is done with it
+        length: int = lib.dump_length(cursor.c, ffi.from_buffer("char[]", out), len(out))
         return length
 
     def close(self) -> None:
