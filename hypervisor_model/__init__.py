@@ -4,7 +4,7 @@ A world of its own: it knows nothing of the mount, and the host reaches it throu
 hypercalls and shared pages only.
 """
 
-from hypervisor_model.model import EventInfo, FieldInfo, Hypervisor, SymbolTable
+from hypervisor_model.model import EventInfo, FieldInfo, Hypervisor, RemoteTest, SymbolTable
 from hypervisor_model.script import Program, Step, Workload
 from hypervisor_model.workloads import MIXES, WORKLOADS, load_workload
 
@@ -15,6 +15,7 @@ __all__ = [
     "FieldInfo",
     "Hypervisor",
     "Program",
+    "RemoteTest",
     "Step",
     "SymbolTable",
     "Workload",

@@ -1,4 +1,4 @@
-/* What hypervisor_model/model.py sees of hyp.h and define_events.h. */
+/* What hypervisor_model/model.py sees of hyp.h, remote_test.h and define_events.h. */
 struct hyp;
 
 struct pcpu_step {
@@ -45,4 +45,6 @@ struct hyp_symbol_table {
 };
 
 const struct hyp_event_desc *hyp_event_desc(uint32_t index);
+const struct hyp_event_desc *remote_test_event_desc(uint32_t index);
+int remote_test_create(uint32_t nr_cpus, struct hyp **remote);
 const struct hyp_symbol_table *hyp_symbol_table(uint32_t index);

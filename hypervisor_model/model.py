@@ -73,11 +73,11 @@ def _fields(table: Any) -> Iterator[FieldInfo]:
         index += 1
 
 
-def describe_events() -> tuple[EventInfo, ...]:
+def describe_events(describe: Callable[[int], Any] = lib.hyp_event_desc) -> tuple[EventInfo, ...]:
     """All events, in the order of their indices."""
     return tuple(
         EventInfo(desc.id, _text(desc.name), tuple(_fields(desc.fields)), _text(desc.print_fmt))
-        for desc in _until_null(lib.hyp_event_desc)
+        for desc in _until_null(describe)
     )
 
 
@@ -97,20 +97,59 @@ def _reason_numbers(tables: tuple[SymbolTable, ...]) -> dict[str, int]:
     return {name: number for number, name in reasons.symbols}
 
 
-class Hypervisor:
+class _Remote:
+    """What answers hypercalls in this process. Ends with close(), or as a context manager."""
+
+    def __init__(self, cpus: int, create: Callable[[int, Any], int]) -> None:
+        self.cpus = cpus
+        created = ffi.new("struct hyp **")
+        _check(create(cpus, created), f"create {cpus} CPUs")
+        self._hyp: Any = ffi.gc(created[0], lib.hyp_destroy)
+
+    @property
+    def conduit(self) -> int:
+        """Address of the hvc_conduit through which the host calls. Valid until close()."""
+        if self._hyp is None:
+            raise ValueError("hypervisor model: closed")
+        address: int = lib.hyp_conduit_address(self._hyp)
+        return address
+
+    def close(self) -> None:
+        """Stop the CPUs and free everything. A second call does nothing."""
+        hyp, self._hyp = self._hyp, None
+        if hyp is not None:
+            ffi.release(hyp)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class RemoteTest(_Remote):
+    """The remote `test`: buffers of `cpus` CPUs that nobody but the host writes to."""
+
+    def __init__(self, cpus: int) -> None:
+        super().__init__(cpus, lib.remote_test_create)
+        self.events = describe_events(lib.remote_test_event_desc)
+
+
+class Hypervisor(_Remote):
     """A running hypervisor with `cpus` pCPUs that play `workload`.
 
-    Ends with close(), or as a context manager. Raises OSError where the machine cannot
-    give what it needs.
+    Raises OSError where the machine cannot give what it needs.
     """
 
     def __init__(self, cpus: int, workload: Workload) -> None:
-        self.cpus = cpus
+        super().__init__(cpus, lib.hyp_create)
         self.events = describe_events()
         self.symbol_tables = _symbol_tables()
-        created = ffi.new("struct hyp **")
-        _check(lib.hyp_create(cpus, created), f"create {cpus} CPUs")
-        self._hyp: Any = ffi.gc(created[0], lib.hyp_destroy)
         arrays: dict[int, Any] = {}
         for cpu, steps in workload.scripts.items():
             # CPUs may share a script.
@@ -147,14 +186,6 @@ class Hypervisor:
         """What keeps writers in order with disable and reset: "membarrier" or "cmpxchg"."""
         return _text(lib.hyp_writer_ordering(self._hyp))
 
-    @property
-    def conduit(self) -> int:
-        """Address of the hvc_conduit through which the host calls. Valid until close()."""
-        if self._hyp is None:
-            raise ValueError("hypervisor model: closed")
-        address: int = lib.hyp_conduit_address(self._hyp)
-        return address
-
     def serve_host(self, host_fd: int, stop_fd: int) -> None:
         """Answer the host at `host_fd` until it is gone, or until `stop_fd` is readable."""
         lib.hyp_serve_host(self._hyp, host_fd, -1, stop_fd)
@@ -162,20 +193,3 @@ class Hypervisor:
     def serve(self, listen_fd: int, stop_fd: int) -> None:
         """Answer one host after the other, until `stop_fd` is readable."""
         lib.hyp_serve(self._hyp, listen_fd, stop_fd)
-
-    def close(self) -> None:
-        """Stop the CPUs and free everything. A second call does nothing."""
-        hyp, self._hyp = self._hyp, None
-        if hyp is not None:
-            ffi.release(hyp)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -6,6 +6,7 @@ struct fuse_hook_read {
 };
 
 extern struct fuse_hook_read fuse_hook_read;
+extern int fuse_hook_writer;
 bool fuse_hook_was_hit(void);
 int fuse_hook_session_fd(void);
 

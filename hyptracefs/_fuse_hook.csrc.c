@@ -1,10 +1,10 @@
 /*
  * A hook into libfuse, for what pyfuse3 leaves out: interrupts of a read, the flags of
- * the open file at the time of the read, and releases that are not held back.
+ * the open file at the time of the read, who writes, and releases that are not held back.
  *
  * This module exports fuse_session_new() and is loaded with RTLD_GLOBAL before
- * pyfuse3, whose call then lands here. We pass on its operations with .init
- * and .read replaced; .read remembers the request and asks libfuse to tell us when the
+ * pyfuse3, whose call then lands here. We pass on its operations with .init,
+ * .read and .write replaced; .read remembers the request and asks libfuse to tell us when the
  * kernel takes the request back. All of it runs in the thread of the event loop.
  */
 #define FUSE_USE_VERSION 312
@@ -23,6 +23,8 @@ struct fuse_hook_read {
 
 /* The read being dispatched. Its handler copies it before it first waits. */
 struct fuse_hook_read fuse_hook_read;
+/* The process of the write being dispatched. */
+int fuse_hook_writer;
 
 static void fuse_hook_interrupted(uint64_t id); /* Python's */
 
@@ -30,6 +32,8 @@ static struct fuse_lowlevel_ops hooked_ops;
 static struct fuse_session *hooked_session;
 static void (*next_init)(void *, struct fuse_conn_info *);
 static void (*next_read)(fuse_req_t, fuse_ino_t, size_t, off_t, struct fuse_file_info *);
+static void (*next_write)(fuse_req_t, fuse_ino_t, const char *, size_t, off_t,
+			  struct fuse_file_info *);
 
 /* libfuse calls this at once, from fuse_req_interrupt_func(), if it came that early. */
 static void on_interrupt(fuse_req_t req, void *id)
@@ -50,6 +54,13 @@ static void hooked_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offse
 	next_read(req, ino, size, offset, info);
 }
 
+static void hooked_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size,
+			 off_t offset, struct fuse_file_info *info)
+{
+	fuse_hook_writer = fuse_req_ctx(req)->pid;
+	next_write(req, ino, data, size, offset, info);
+}
+
 /*
  * RELEASE is a background request: the kernel holds back all but 12 of those by default,
  * and lets later requests pass them. When many readers are killed at once, what is read
@@ -65,11 +76,13 @@ static void hooked_init(void *userdata, struct fuse_conn_info *conn)
 /* The operations with ours put in; @op as it is if it is not what we know. */
 static const struct fuse_lowlevel_ops *hook(const struct fuse_lowlevel_ops *op, size_t size)
 {
-	if (size > sizeof(hooked_ops) || !op->read || !op->init)
+	if (size > sizeof(hooked_ops) || !op->read || !op->write || !op->init)
 		return op;
 	memcpy(&hooked_ops, op, size);
 	next_read = op->read;
 	hooked_ops.read = hooked_read;
+	next_write = op->write;
+	hooked_ops.write = hooked_write;
 	next_init = op->init;
 	hooked_ops.init = hooked_init;
 	return &hooked_ops;

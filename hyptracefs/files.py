@@ -10,13 +10,14 @@ import os
 import select
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Protocol
 
 from hyptracefs.events import Event
-from hyptracefs.kstrto import kstrtou8, kstrtoull, parse_switch
+from hyptracefs.kstrto import kstrtoull
 from hyptracefs.remote import Reader, Remote
-from hyptracefs.ring_buffer import ALL_CPUS, PAGE_HEADER, PAGE_SIZE
+from hyptracefs.ring_buffer import ALL_CPUS
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,12 @@ class Place:
     cpu: int = ALL_CPUS
     event: Event | None = None
 
-
-def _event(place: Place) -> Event:
-    if place.event is None:
-        raise AssertionError("a file of an event stands outside events/")
-    return place.event
+    @property
+    def the_event(self) -> Event:
+        """For files that stand below events/."""
+        if self.event is None:
+            raise AssertionError("a file of an event stands outside events/")
+        return self.event
 
 
 class OpenFile:
@@ -43,8 +45,8 @@ class OpenFile:
         """Give up to `size` bytes; empty at the end. A view is valid until the next read."""
         raise OSError(errno.EINVAL, "this file cannot be read")
 
-    async def write(self, data: bytes) -> None:
-        """Take `data` as a whole; where in the file it is written does not matter."""
+    async def write(self, data: bytes, caller: int) -> None:
+        """Take `data`, of process `caller`, as a whole; where it is written does not matter."""
         raise OSError(errno.EINVAL, "this file cannot be written")
 
     def poll(self, tell: Callable[[], None] | None) -> int:
@@ -58,7 +60,7 @@ class OpenFile:
 class Kind(Protocol):
     """A kind of file."""
 
-    def length(self, place: Place) -> int:
+    async def length(self, place: Place) -> int:
         """st_size. 0 for streams, whose length nobody knows."""
 
     async def open(self, place: Place, flags: int, caller: int) -> OpenFile:
@@ -79,7 +81,7 @@ class Control:
     show: Callable[[Place], str]
     store: Callable[[Place, bytes], Awaitable[None]] | None = None
 
-    def length(self, place: Place) -> int:
+    async def length(self, place: Place) -> int:
         """The current length: tools that splice or seek go by it."""
         return len(self.show(place))
 
@@ -99,98 +101,11 @@ class _OpenControl(OpenFile):
             self._text = self._kind.show(self._place).encode("ascii")
         return self._text[offset : offset + size]
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes, caller: int) -> None:
         if self._kind.store is None:
-            await super().write(data)
+            await super().write(data, caller)
         else:
             await self._kind.store(self._place, data)
-
-
-def show_tracing_on(place: Place) -> str:
-    return f"{place.remote.tracing_on:d}\n"
-
-
-async def store_tracing_on(place: Place, data: bytes) -> None:
-    if kstrtoull(data):
-        await place.remote.start_tracing()
-    else:
-        await place.remote.stop_tracing()
-
-
-def show_buffer_size_kb(place: Place) -> str:
-    state = "loaded" if place.remote.loaded else "unloaded"
-    return f"{place.remote.size_kb} ({state})\n"
-
-
-async def store_buffer_size_kb(place: Place, data: bytes) -> None:
-    await place.remote.set_size(kstrtoull(data))
-
-
-def show_trace_clock(place: Place) -> str:
-    return "[boot]\n"
-
-
-def show_event_enable(place: Place) -> str:
-    return f"{place.remote.event_enabled(_event(place)):d}\n"
-
-
-async def store_event_enable(place: Place, data: bytes) -> None:
-    place.remote.enable_event(_event(place), parse_switch(data))
-
-
-def show_event_id(place: Place) -> str:
-    return f"{_event(place).id}\n"
-
-
-def show_event_format(place: Place) -> str:
-    return _event(place).format()
-
-
-def show_events_enable(place: Place) -> str:
-    states = {place.remote.event_enabled(event) for event in place.remote.events}
-    if len(states) > 1:
-        return "X\n"
-    return f"{True in states:d}\n"
-
-
-async def store_events_enable(place: Place, data: bytes) -> None:
-    """Tries every event; then raises the first error."""
-    on = bool(kstrtou8(data))
-    errors: list[OSError] = []
-    for event in place.remote.events:
-        try:
-            place.remote.enable_event(event, on)
-        except OSError as error:
-            errors.append(error)
-    if errors:
-        raise errors[0]
-
-
-def show_header_page(place: Place) -> str:
-    rows = (
-        ("u64 timestamp", 0, 8, 0),
-        ("local_t commit", 8, 8, 1),
-        ("char overwrite", 8, 1, 0),
-        ("char data", PAGE_HEADER, PAGE_SIZE - PAGE_HEADER, 0),
-    )
-    return "".join(
-        f"\tfield: {field};\toffset:{offset};\tsize:{size};\tsigned:{signed};\n"
-        for field, offset, size, signed in rows
-    )
-
-
-def show_header_event(place: Place) -> str:
-    return (
-        "# compressed entry header\n"
-        "\ttype_len    :    5 bits\n"
-        "\ttime_delta  :   27 bits\n"
-        "\tarray       :   32 bits\n"
-        "\n"
-        "\tpadding     : type == 29\n"
-        "\ttime_extend : type == 30\n"
-        "\ttime_stamp : type == 31\n"
-        "\tdata max type_len  == 28\n"
-    )
 
 
 # --- streams -------------------------------------------------------------------------------
@@ -202,7 +117,7 @@ class Pipe:
 
     read: Callable[[Reader, int], memoryview]
 
-    def length(self, place: Place) -> int:
+    async def length(self, place: Place) -> int:
         return 0
 
     async def open(self, place: Place, flags: int, caller: int) -> OpenFile:
@@ -238,24 +153,56 @@ TRACE_PIPE = Pipe(Reader.try_read_text)
 TRACE_PIPE_RAW = Pipe(Reader.try_read_raw)
 
 
+# --- trace -------------------------------------------------------------------------------
+
+
 class _Swallow(OpenFile):
     """What is written is taken and ignored: opening was all."""
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes, caller: int) -> None:
         pass
 
 
-class ResetTrace:
-    """`trace` of V1 (SPEC E.4): cannot be read; opening it for writing forgets the events."""
+class _Unreadable(OpenFile):
+    async def read(self, size: int, offset: int, nonblock: bool) -> bytes:
+        raise OSError(errno.EPERM, "trace: cannot be read here: use trace_pipe, or remotes/")
 
-    def length(self, place: Place) -> int:
+
+class ResetTrace:
+    """`trace` of V1 (SPEC E.4): cannot be read; opening it for writing forgets the events.
+
+    Reading is refused at the first read, not at the open: tools look whether it opens.
+    """
+
+    async def length(self, place: Place) -> int:
         return 0
 
     async def open(self, place: Place, flags: int, caller: int) -> OpenFile:
         if not _writable(flags):
-            raise OSError(errno.EPERM, "trace: cannot be read: use trace_pipe")
+            return _Unreadable()
         place.remote.reset(place.cpu)
         return _Swallow()
+
+
+class _OpenTrace(OpenFile):
+    def __init__(self, place: Place) -> None:
+        self._place = place
+
+    async def write(self, data: bytes, caller: int) -> None:
+        self._place.remote.reset(self._place.cpu)
+
+
+class Trace:
+    """`trace` of mainline (SPEC E.4): shows the events, and forgets them when written to."""
+
+    async def length(self, place: Place) -> int:
+        return 0
+
+    async def open(self, place: Place, flags: int, caller: int) -> OpenFile:
+        return _OpenTrace(place)
+
+
+# --- events ------------------------------------------------------------------------------
 
 
 def _cpu_of(process: int) -> int:
@@ -280,7 +227,7 @@ class SelftestEvent:
     def __init__(self) -> None:
         self._written: dict[Remote, int] = {}
 
-    def length(self, place: Place) -> int:
+    async def length(self, place: Place) -> int:
         return 0
 
     async def open(self, place: Place, flags: int, caller: int) -> OpenFile:
@@ -289,3 +236,61 @@ class SelftestEvent:
             place.remote.write_event(_cpu_of(caller), value)
             self._written[place.remote] = value
         return _Swallow()
+
+
+class _OpenWriteEvent(OpenFile):
+    def __init__(self, remote: Remote) -> None:
+        self._remote = remote
+
+    async def write(self, data: bytes, caller: int) -> None:
+        self._remote.write_event(_cpu_of(caller), kstrtoull(data))
+
+
+class WriteEvent:
+    """`write_event` of mainline (SPEC E.6): a number written emits one event with it as `id`.
+
+    On the CPU of who writes, which need not be who has opened it: `taskset echo 1 >file`.
+    """
+
+    async def length(self, place: Place) -> int:
+        return 0
+
+    async def open(self, place: Place, flags: int, caller: int) -> OpenFile:
+        return _OpenWriteEvent(place.remote)
+
+
+class SetEvent:
+    """`set_event` of an instance: which events are on, as `system:event`, one a line.
+
+    Words written switch what they match on, or off with a `!`: a system, an event, or both
+    with a `:`, with `*` and `?`. Opening it with O_TRUNC switches all off.
+    """
+
+    def _text(self, place: Place) -> str:
+        remote = place.remote
+        on = (event.name for event in remote.events if remote.event_enabled(event))
+        return "".join(f"{remote.name}:{name}\n" for name in on)
+
+    async def _store(self, place: Place, data: bytes) -> None:
+        for word in data.decode("ascii", errors="replace").split():
+            pattern = word.removeprefix("!")
+            events = [event for event in place.remote.events if _matches(event, pattern, place)]
+            if not events:
+                raise OSError(errno.EINVAL, f"set_event: {pattern!r}: there is no such event")
+            place.remote.enable_events(events, on=pattern == word)
+
+    async def length(self, place: Place) -> int:
+        return len(self._text(place))
+
+    async def open(self, place: Place, flags: int, caller: int) -> OpenFile:
+        if _writable(flags) and flags & os.O_TRUNC:
+            place.remote.enable_events(place.remote.events, on=False)
+        return _OpenControl(Control(self._text, self._store), place)
+
+
+def _matches(event: Event, pattern: str, place: Place) -> bool:
+    """`system:event`, where an empty part means all; or one word that is either."""
+    system, colon, name = pattern.partition(":")
+    if not colon:
+        return any(fnmatchcase(each, pattern) for each in (place.remote.name, event.name))
+    return fnmatchcase(place.remote.name, system or "*") and fnmatchcase(event.name, name or "*")

@@ -8,10 +8,10 @@ import logging
 import os
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar, cast
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeAlias, TypeVar, cast
 
 from hyptracefs.files import OpenFile
-from hyptracefs.fuse_hook import ReadRequests, pyfuse3
+from hyptracefs.fuse_hook import Requests, pyfuse3
 from hyptracefs.tree import Node, Tree
 
 log = logging.getLogger(__name__)
@@ -60,18 +60,33 @@ def _refused(number: int, what: str) -> Any:
     return _guarded(refuse)
 
 
+class Owner(NamedTuple):
+    """Whose the files are."""
+
+    uid: int
+    gid: int
+
+
 class TraceOperations(pyfuse3.Operations):
-    """Handlers of FUSE requests on `tree`; `ready` is called once the kernel is connected."""
+    """Handlers of FUSE requests on `tree`, whose files are `owner`'s (None: ours).
+
+    `ready` is called once the kernel is connected.
+    """
 
     supports_dot_lookup = True
     enable_writeback_cache = False
     enable_acl = False
 
     def __init__(
-        self, tree: Tree, requests: ReadRequests, ready: Callable[[], None] = lambda: None
+        self,
+        tree: Tree,
+        requests: Requests,
+        ready: Callable[[], None] = lambda: None,
+        owner: Owner | None = None,
     ) -> None:
         super().__init__()
         self._tree = tree
+        self._owner = owner or Owner(os.getuid(), os.getgid())
         self._requests = requests
         self._ready = ready
         self._files: dict[int, OpenFile] = {}
@@ -83,14 +98,14 @@ class TraceOperations(pyfuse3.Operations):
 
     # --- names and attributes ---------------------------------------------------------------
 
-    def _attributes(self, node: Node) -> pyfuse3.EntryAttributes:
+    async def _attributes(self, node: Node) -> pyfuse3.EntryAttributes:
         entry = pyfuse3.EntryAttributes()
         entry.st_ino = pyfuse3.InodeT(node.inode)
         entry.st_mode = pyfuse3.ModeT(node.mode)
         entry.st_nlink = node.nlink
-        entry.st_size = node.size
-        entry.st_uid = os.getuid()
-        entry.st_gid = os.getgid()
+        entry.st_size = await node.size()
+        entry.st_uid = self._owner.uid
+        entry.st_gid = self._owner.gid
         entry.st_blksize = _BLOCK_SIZE
         entry.st_atime_ns = entry.st_mtime_ns = entry.st_ctime_ns = self._mounted_ns
         # Lengths change with every write: nothing is to be remembered.
@@ -117,7 +132,7 @@ class TraceOperations(pyfuse3.Operations):
         name: pyfuse3.FileNameT,
         ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
-        return self._attributes(self._child(self._tree.node(parent_inode), name))
+        return await self._attributes(self._child(self._tree.node(parent_inode), name))
 
     @_guarded
     async def getattr(
@@ -125,7 +140,7 @@ class TraceOperations(pyfuse3.Operations):
         inode: pyfuse3.InodeT,
         ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
-        return self._attributes(self._tree.node(inode))
+        return await self._attributes(self._tree.node(inode))
 
     @_guarded
     async def setattr(
@@ -139,7 +154,7 @@ class TraceOperations(pyfuse3.Operations):
         if fields.update_mode or fields.update_uid or fields.update_gid:
             raise PermissionError(errno.EPERM, "modes and owners are fixed")
         # Truncation and times: accepted, without effect.
-        return self._attributes(self._tree.node(inode))
+        return await self._attributes(self._tree.node(inode))
 
     @_guarded
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
@@ -166,7 +181,7 @@ class TraceOperations(pyfuse3.Operations):
         entries = [(".", node), ("..", node.parent or node), *node.children.items()]
         for number, (name, child) in enumerate(entries[start_id:], start_id + 1):
             encoded = pyfuse3.FileNameT(os.fsencode(name))
-            if not pyfuse3.readdir_reply(token, encoded, self._attributes(child), number):
+            if not pyfuse3.readdir_reply(token, encoded, await self._attributes(child), number):
                 break
 
     # --- files ------------------------------------------------------------------------------------
@@ -176,9 +191,9 @@ class TraceOperations(pyfuse3.Operations):
         self, inode: pyfuse3.InodeT, flags: pyfuse3.FlagT, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.FileInfo:
         node = self._tree.node(inode)
-        if node.row.kind is None:
+        if node.file is None:
             raise IsADirectoryError(errno.EISDIR, f"{node.path}: is a directory")
-        file = await node.row.kind.open(node.place, flags, ctx.pid)
+        file = await node.file.open(flags, ctx.pid)
         handle = pyfuse3.FileHandleT(self._next_handle)
         self._next_handle += 1
         self._files[handle] = file
@@ -196,7 +211,7 @@ class TraceOperations(pyfuse3.Operations):
 
     @_guarded
     async def write(self, fh: pyfuse3.FileHandleT, off: int, buf: bytes) -> int:
-        await self._files[fh].write(buf)
+        await self._files[fh].write(buf, self._requests.writer())
         return len(buf)
 
     @_guarded

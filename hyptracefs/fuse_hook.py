@@ -30,7 +30,7 @@ _hook = _import_hook()
 
 import pyfuse3  # noqa: E402
 
-__all__ = ["FuseHook", "ReadRequests", "pyfuse3"]
+__all__ = ["FuseHook", "Requests", "pyfuse3"]
 
 _scopes: dict[int, trio.CancelScope] = {}
 
@@ -43,8 +43,8 @@ def fuse_hook_interrupted(request: int) -> None:
         scope.cancel()
 
 
-class ReadRequests(Protocol):
-    """What a handler of read() needs to know of its request, beyond its arguments."""
+class Requests(Protocol):
+    """What a handler needs to know of its request, beyond its arguments."""
 
     def nonblocking(self) -> bool:
         """Whether the open file has O_NONBLOCK now. To be asked before the first await."""
@@ -52,9 +52,12 @@ class ReadRequests(Protocol):
     def interruptible(self) -> AbstractContextManager[trio.CancelScope]:
         """Cancels what is inside when the request is interrupted. Enter before awaiting."""
 
+    def writer(self) -> int:
+        """The process that writes. To be asked before the first await."""
+
 
 class FuseHook:
-    """ReadRequests of the mounted session."""
+    """Requests of the mounted session."""
 
     @staticmethod
     def check() -> None:
@@ -73,13 +76,13 @@ class FuseHook:
 
     @staticmethod
     def nonblocking() -> bool:
-        """See ReadRequests."""
+        """See Requests."""
         return bool(_hook.lib.fuse_hook_read.flags & os.O_NONBLOCK)
 
     @staticmethod
     @contextmanager
     def interruptible() -> Iterator[trio.CancelScope]:
-        """See ReadRequests."""
+        """See Requests."""
         request = _hook.lib.fuse_hook_read.id
         with trio.CancelScope() as scope:
             if _hook.lib.fuse_hook_read.interrupted:
@@ -89,3 +92,9 @@ class FuseHook:
                 yield scope
             finally:
                 del _scopes[request]
+
+    @staticmethod
+    def writer() -> int:
+        """See Requests."""
+        process: int = _hook.lib.fuse_hook_writer
+        return process

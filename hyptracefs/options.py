@@ -7,7 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from hypervisor_model import WORKLOADS, load_workload
-from hyptracefs.remote import DEFAULT_POLL_MS
+from hyptracefs.remote import DEFAULT_POLL_MS, Settings
+
+# Of the top directory, as of a tracefs.
+DEFAULT_MODE = 0o700
+_MAX_MODE = 0o7777
+_MAX_ID = 2**32 - 2
 
 
 class UsageError(Exception):
@@ -21,8 +26,18 @@ class Options:
     cpus: int | None = None  # None: as many as this machine has, at least 2
     workload: str = "replay"
     poll_ms: int = DEFAULT_POLL_MS
+    max_buffer_mb: int | None = None  # None: a quarter of the machine's memory
+    uid: int | None = None  # None: who mounts
+    gid: int | None = None
+    mode: int = DEFAULT_MODE  # of the top directory
     log: str | None = None  # file; None: syslog
     fuse: frozenset[str] = field(default_factory=frozenset)  # for libfuse, as they are
+
+    @property
+    def remote(self) -> Settings:
+        """For each remote."""
+        max_bytes = None if self.max_buffer_mb is None else self.max_buffer_mb << 20
+        return Settings(self.poll_ms, max_bytes)
 
 
 class _Option(NamedTuple):
@@ -38,6 +53,13 @@ def _integer(low: int, high: int) -> Callable[[str], int]:
         return int(text)
 
     return parse
+
+
+def _octal(text: str) -> int:
+    number = int(text, 8) if text and set(text) <= set("01234567") else -1
+    if not 0 <= number <= _MAX_MODE:
+        raise ValueError(f"not an octal number up to {_MAX_MODE:o}")
+    return number
 
 
 def _workload(text: str) -> str:
@@ -62,6 +84,12 @@ OPTIONS: dict[str, _Option] = {
     "workload": _Option(_workload, "NAME", f"what the model's CPUs do: {_workloads()}"),
     "poll_ms": _Option(_integer(1, 10_000), "MS", "how often to look for events while a reader "
                                                   f"waits (default {DEFAULT_POLL_MS})"),
+    "max_buffer_mb": _Option(_integer(1, 1 << 40), "MB", "the most that the buffers of all CPUs "
+                                                         "take (default: a quarter of memory)"),
+    "uid": _Option(_integer(0, _MAX_ID), "N", "owner of the files (default: who mounts)"),
+    "gid": _Option(_integer(0, _MAX_ID), "N", "group of the files; with allow_other, it may "
+                                              "look in"),
+    "mode": _Option(_octal, "OCTAL", f"mode of the top directory (default {DEFAULT_MODE:o})"),
     "log": _Option(_file, "FILE", "where messages go after the mount (default: syslog)"),
 }  # fmt: skip
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -39,6 +39,7 @@ from hyptracefs.ring_buffer import (
     check_memory,
     clock_snapshot,
     pages_for,
+    physical_memory,
 )
 
 log = logging.getLogger(__name__)
@@ -48,11 +49,21 @@ DEFAULT_SIZE_KB = 7
 # overwrite the buffer in less.
 DEFAULT_POLL_MS = 10
 
+_MAX_READERS = 2**32 - 1
+
 # How often to try to calibrate before tracing cannot start.
 _CALIBRATIONS = 10
 
 # Bytes, rounded up to pages, must fit 64 bits. (The reference lets its sum wrap.)
 MAX_SIZE_KB = (2**64 - PAGE_SIZE) // 1024
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What can be chosen for a remote."""
+
+    poll_ms: int = DEFAULT_POLL_MS  # how often to look for events while somebody waits
+    max_bytes: int | None = None  # of all buffers; None: a quarter of the machine's memory
 
 
 @dataclass(frozen=True)
@@ -84,9 +95,10 @@ class Remote:
         name: str,
         hypercalls: Hypercalls,
         events: Sequence[Event],
-        poll_ms: int = DEFAULT_POLL_MS,
+        settings: Settings | None = None,
         attach: Callable[[], Hypercalls] = _no_other,
     ) -> None:
+        settings = settings or Settings()
         self.name = name
         self.cpus = hypercalls.cpus
         self.events = tuple(events)
@@ -94,8 +106,9 @@ class Remote:
         self.tracing_on = False
         self._hypercalls = hypercalls
         self._attach = attach
+        self._max_bytes = settings.max_bytes or physical_memory() // 4
         self._orphaned = False  # the hypervisor is gone, and we have noticed
-        self._poll_s = poll_ms / 1000
+        self._poll_s = settings.poll_ms / 1000
         self._table = RenderTable(events)
         self._buffer: RingBuffer | None = None
         self._readers = 0
@@ -247,10 +260,19 @@ class Remote:
         if self._notice_gone():
             await self._attach_next()
         geometry = Geometry(self.cpus, pages_for(self.size_kb))
+        self._check_size(geometry.size)
         # In a thread: to allocate, describe and load a large buffer takes long.
         memory = await trio.to_thread.run_sync(self._load_memory, geometry)
         conduit = self._hypercalls.conduit
         self._buffer = RingBuffer(memory, geometry, self._table, conduit, HOST_CPU)
+
+    def _check_size(self, size: int) -> None:
+        if size > self._max_bytes:
+            raise OSError(
+                errno.ENOMEM,
+                f"{self.name}: buffers of {size >> 20} MiB wanted; max_buffer_mb allows "
+                f"{self._max_bytes >> 20}",
+            )
 
     def _load_memory(self, geometry: Geometry) -> Memory:
         check_memory(geometry.size)  # before we describe it: that takes memory, too
@@ -349,6 +371,17 @@ class Remote:
         self._hypercalls.enable_event(event.id, on)
         (self._enabled.add if on else self._enabled.discard)(event.id)
 
+    def enable_events(self, events: Iterable[Event], on: bool) -> None:
+        """Switch each of them; then raise the first error, if there was one."""
+        errors: list[OSError] = []
+        for event in events:
+            try:
+                self.enable_event(event, on)
+            except OSError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
     def write_event(self, cpu: int, value: int) -> None:
         """Emit a `selftest` event on `cpu`."""
         self._hypercalls.write_event(cpu, value)
@@ -371,8 +404,13 @@ class Remote:
         """A consuming reader; loads the buffer if needed. Close it with close()."""
         async with self._transition():
             await self._load()
-            self._readers += 1
+            self._add_reader()
         return Reader(self, cpu)
+
+    def _add_reader(self) -> None:
+        if self._readers == _MAX_READERS:
+            raise OSError(errno.EBUSY, f"{self.name}: {_MAX_READERS} readers are too many")
+        self._readers += 1
 
     def reader_closed(self, reader: Reader) -> None:
         """For Reader.close()."""

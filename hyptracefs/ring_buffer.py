@@ -239,18 +239,23 @@ class Geometry:
         return struct.pack(f"<iIQ{self.pages}Q", cpu, self.pages, self.meta(cpu), *pages)
 
 
-def _available_memory() -> int:
-    """Bytes that could be allocated without swapping (proc(5), MemAvailable)."""
+def _meminfo(wanted: str) -> int:
+    """Bytes that proc(5) gives for `wanted` in /proc/meminfo."""
     for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
         name, _, value = line.partition(":")
-        if name == "MemAvailable":
+        if name == wanted:
             return int(value.split()[0]) * 1024
     return 0
 
 
+def physical_memory() -> int:
+    """Bytes of memory that the machine has."""
+    return _meminfo("MemTotal")
+
+
 def check_memory(size: int) -> None:
     """Refuse what the machine does not have: the kernel would end processes to find it."""
-    available = _available_memory()
+    available = _meminfo("MemAvailable")  # could be allocated without swapping
     if size > available:
         raise OSError(
             errno.ENOMEM,

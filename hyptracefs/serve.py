@@ -1,24 +1,27 @@
-"""The mount: a hypervisor, its remote, the tree, and the FUSE session, from start to end."""
+"""The mount: its remotes, the tree, and the FUSE session, from start to end."""
 
 from __future__ import annotations
 
 import logging
+import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 
 import trio
 
+from hypervisor_model import RemoteTest
 from hypervisor_model.cli import default_cpus
 from hyptracefs.events import compile_events
-from hyptracefs.fuse import TraceOperations
+from hyptracefs.fuse import Owner, TraceOperations
 from hyptracefs.fuse_hook import FuseHook, pyfuse3
+from hyptracefs.hypercalls import Hypercalls
 from hyptracefs.mounts import MountError, OwnMount, check_mountpoint, reserved
 from hyptracefs.options import Options
 from hyptracefs.remote import Remote
 from hyptracefs.sources import Hypervisors, source_of
-from hyptracefs.tree import Tree
+from hyptracefs.tree import Tree, views_of
 
 log = logging.getLogger(__name__)
 
@@ -57,12 +60,13 @@ async def _end_when_gone(mount: OwnMount, scope: trio.CancelScope) -> None:
     scope.cancel()
 
 
-async def _serve_session(remote: Remote, mount: OwnMount) -> None:
+async def _serve_session(remotes: Iterable[Remote], mount: OwnMount) -> None:
     """Answer requests until the mount ends, or a signal ends it."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_end_on_signal, nursery.cancel_scope)
         nursery.start_soon(_end_when_gone, mount, nursery.cancel_scope)
-        await nursery.start(remote.run)
+        for remote in remotes:
+            await nursery.start(remote.run)
         await pyfuse3.main(max_tasks=_MAX_TASKS)
         nursery.cancel_scope.cancel()
 
@@ -82,6 +86,29 @@ def _mount(operations: TraceOperations, request: MountRequest) -> OwnMount:
             raise
 
 
+def _remote_of(hypervisors: Hypervisors, options: Options) -> Remote:
+    """The remote of the hypervisor that we are attached to."""
+    first = hypervisors.current.introduction
+    return Remote(
+        first.hello.name,
+        hypervisors.calls(),
+        compile_events(first.events, first.symbol_tables),
+        options.remote,
+        hypervisors.attach_next,
+    )
+
+
+def _test_remote(test: RemoteTest, options: Options) -> Remote:
+    calls = Hypercalls(test.conduit, test.cpus)
+    events = compile_events(test.events, ())
+    return Remote("test", calls, events, options.remote)
+
+
+def _owner(options: Options) -> Owner:
+    uid = os.getuid() if options.uid is None else options.uid
+    return Owner(uid, os.getgid() if options.gid is None else options.gid)
+
+
 def serve(request: MountRequest, ready: Callable[[], None]) -> None:
     """Mount, call `ready`, and serve until the mount ends. Raises MountError, OSError."""
     for number in _END_SIGNALS:
@@ -89,21 +116,14 @@ def serve(request: MountRequest, ready: Callable[[], None]) -> None:
         signal.signal(number, signal.default_int_handler)
     options = request.options
     source = source_of(request.source, options.cpus or default_cpus(), options.workload)
-    with closing(Hypervisors(source)) as hypervisors:
-        first = hypervisors.current.introduction
-        events = compile_events(first.events, first.symbol_tables)
-        remote = Remote(
-            first.hello.name,
-            hypervisors.calls(),
-            events,
-            options.poll_ms,
-            hypervisors.attach_next,
-        )
-        operations = TraceOperations(Tree(remote), FuseHook(), ready)
+    with closing(Hypervisors(source)) as hypervisors, RemoteTest(hypervisors.cpus) as test:
+        remotes = (_remote_of(hypervisors, options), _test_remote(test, options))
+        tree = Tree(views_of(*remotes), options.mode)
+        operations = TraceOperations(tree, FuseHook(), ready, _owner(options))
         mount = _mount(operations, request)
         try:
             FuseHook.check()
-            trio.run(_serve_session, remote, mount)
+            trio.run(_serve_session, remotes, mount)
         finally:
             pyfuse3.close(unmount=mount.is_there())
             mount.detach()

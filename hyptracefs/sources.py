@@ -193,6 +193,11 @@ class Hypervisors:
         self._source = source
         self.current = source.attach()
 
+    @property
+    def cpus(self) -> int:
+        """How many CPUs they have."""
+        return self.current.introduction.hello.cpus
+
     def calls(self) -> Hypercalls:
         """The hypercalls of the current one."""
         conduit, hello = self.current.conduit, self.current.introduction.hello

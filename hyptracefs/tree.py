@@ -1,4 +1,4 @@
-"""The tree of files: a table, one row per file or directory (SPEC E).
+"""The tree of files: views of remotes, each a table of files and directories (SPEC E).
 
 Rows with {cpu} stand for one per CPU, rows with {event} for one per event.
 """
@@ -6,97 +6,164 @@ Rows with {cpu} stand for one per CPU, rows with {event} for one per event.
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from hyptracefs import files
-from hyptracefs.files import Control, Kind, Place
+from hyptracefs import controls, files
+from hyptracefs.files import Control, Kind, OpenFile, Place
 from hyptracefs.remote import Remote
 
 ROOT_INODE = 1
 
 
 class Row(NamedTuple):
-    """A file, or a directory (no kind), by its path from the top of the view."""
+    """A file, or a directory (no kind), by its path from the top of its view."""
 
     path: str
     mode: int
     kind: Kind | None = None
 
 
-# Names and modes of V1, with the later event files; modes that V1 got wrong as corrected
-# since (SPEC J.14).
-HYPERVISOR_VIEW = (
-    Row("hypervisor", 0o750),
+# Both views have these. Event directories are of eventfs, which has modes of its own.
+_COMMON = (
+    Row("", 0o750),
     Row(
-        "hypervisor/buffer_size_kb",
+        "buffer_size_kb",
         0o640,
-        Control(files.show_buffer_size_kb, files.store_buffer_size_kb),
+        Control(controls.show_buffer_size_kb, controls.store_buffer_size_kb),
     ),
-    Row("hypervisor/selftest_event", 0o640, files.SelftestEvent()),
-    Row("hypervisor/trace", 0o640, files.ResetTrace()),
-    Row("hypervisor/trace_clock", 0o440, Control(files.show_trace_clock)),
-    Row("hypervisor/trace_pipe", 0o640, files.TRACE_PIPE),
-    Row("hypervisor/trace_pipe_raw", 0o440, files.TRACE_PIPE_RAW),
-    Row("hypervisor/tracing_on", 0o640, Control(files.show_tracing_on, files.store_tracing_on)),
-    Row("hypervisor/per_cpu", 0o750),
-    Row("hypervisor/per_cpu/cpu{cpu}", 0o750),
-    Row("hypervisor/per_cpu/cpu{cpu}/trace", 0o640, files.ResetTrace()),
-    Row("hypervisor/per_cpu/cpu{cpu}/trace_pipe", 0o440, files.TRACE_PIPE),
-    Row("hypervisor/per_cpu/cpu{cpu}/trace_pipe_raw", 0o440, files.TRACE_PIPE_RAW),
-    Row("hypervisor/events", 0o755),
+    Row("tracing_on", 0o640, Control(controls.show_tracing_on, controls.store_tracing_on)),
+    Row("per_cpu", 0o750),
+    Row("per_cpu/cpu{cpu}", 0o750),
+    Row("per_cpu/cpu{cpu}/trace_pipe", 0o440, files.TRACE_PIPE),
+    Row("events", 0o755),
     Row(
-        "hypervisor/events/enable",
+        "events/enable",
         0o640,
-        Control(files.show_events_enable, files.store_events_enable),
+        Control(controls.show_events_enable, controls.store_events_enable),
     ),
-    Row("hypervisor/events/header_event", 0o440, Control(files.show_header_event)),
-    Row("hypervisor/events/header_page", 0o440, Control(files.show_header_page)),
-    Row("hypervisor/events/{remote}", 0o755),
-    Row("hypervisor/events/{remote}/{event}", 0o755),
-    Row(
-        "hypervisor/events/{remote}/{event}/enable",
-        0o640,
-        Control(files.show_event_enable, files.store_event_enable),
-    ),
-    Row("hypervisor/events/{remote}/{event}/format", 0o440, Control(files.show_event_format)),
-    Row("hypervisor/events/{remote}/{event}/id", 0o440, Control(files.show_event_id)),
+    Row("events/header_event", 0o440, Control(controls.show_header_event)),
+    Row("events/header_page", 0o440, Control(controls.show_header_page)),
+    Row("events/{remote}", 0o755),
+    Row("events/{remote}/{event}", 0o755),
+    Row("events/{remote}/{event}/format", 0o440, Control(controls.show_event_format)),
+    Row("events/{remote}/{event}/id", 0o440, Control(controls.show_event_id)),
 )
 
-_TOP = Row("", 0o750)
+_TRACE_CLOCK = Row("trace_clock", 0o440, Control(controls.show_trace_clock))
+
+# The view of V1, with the later event files, and with what tools look for in an instance;
+# modes that V1 got wrong as corrected since (SPEC J.14).
+HYPERVISOR_VIEW = (
+    *_COMMON,
+    _TRACE_CLOCK,
+    Row("buffer_subbuf_size_kb", 0o440, Control(controls.show_page_size_kb)),
+    Row("buffer_total_size_kb", 0o440, Control(controls.show_total_size_kb)),
+    Row(
+        "current_tracer",
+        0o640,
+        Control(controls.show_current_tracer, controls.store_current_tracer),
+    ),
+    Row("selftest_event", 0o640, files.SelftestEvent()),
+    Row("set_event", 0o640, files.SetEvent()),
+    Row("trace", 0o640, files.ResetTrace()),
+    Row("trace_pipe", 0o640, files.TRACE_PIPE),
+    Row("trace_pipe_raw", 0o440, files.TRACE_PIPE_RAW),
+    Row("per_cpu/cpu{cpu}/buffer_size_kb", 0o440, Control(controls.show_cpu_size_kb)),
+    Row("per_cpu/cpu{cpu}/trace", 0o640, files.ResetTrace()),
+    Row("per_cpu/cpu{cpu}/trace_pipe_raw", 0o440, files.TRACE_PIPE_RAW),
+    Row(
+        "events/{remote}/{event}/enable",
+        0o640,
+        Control(controls.show_event_enable, controls.store_event_switch),
+    ),
+)
+
+# The mainline view of the remote `test`; that of a hypervisor has a clock to show.
+TEST_VIEW = (
+    *_COMMON,
+    Row("trace", 0o640, files.Trace()),
+    Row("trace_pipe", 0o440, files.TRACE_PIPE),
+    Row("write_event", 0o200, files.WriteEvent()),
+    Row("per_cpu/cpu{cpu}/trace", 0o640, files.Trace()),
+    Row(
+        "events/{remote}/{event}/enable",
+        0o640,
+        Control(controls.show_event_enable, controls.store_event_enable),
+    ),
+)
+REMOTE_VIEW = (*TEST_VIEW, _TRACE_CLOCK)
+
+_REMOTES_MODE = 0o750
+
+
+class View(NamedTuple):
+    """A directory of the mount, `path` from its top, that shows `remote` as `rows`."""
+
+    path: str
+    rows: Sequence[Row]
+    remote: Remote
+
+
+def views_of(hypervisor: Remote, test: Remote) -> tuple[View, ...]:
+    """What a mount shows: the hypervisor in two views, and the remote `test` in one.
+
+    A hypervisor that is itself named so takes its place.
+    """
+    of_test = View(f"remotes/{test.name}", TEST_VIEW, test)
+    return (
+        View("hypervisor", HYPERVISOR_VIEW, hypervisor),
+        View(f"remotes/{hypervisor.name}", REMOTE_VIEW, hypervisor),
+        *([] if hypervisor.name == test.name else [of_test]),
+    )
+
+
+@dataclass(frozen=True)
+class File:
+    """A kind of file, and what this one of the kind is about."""
+
+    kind: Kind
+    place: Place
+
+    async def length(self) -> int:
+        """st_size."""
+        return await self.kind.length(self.place)
+
+    async def open(self, flags: int, caller: int) -> OpenFile:
+        """As Kind.open()."""
+        return await self.kind.open(self.place, flags, caller)
 
 
 @dataclass(eq=False)
 class Node:
-    """A file or directory of the tree."""
+    """A file, or a directory (no file), of the tree."""
 
     inode: int
     name: str
-    row: Row
-    place: Place
+    permissions: int
+    file: File | None
     parent: Node | None
     children: dict[str, Node] = field(default_factory=dict)
 
     @property
     def is_dir(self) -> bool:
         """Whether it is a directory."""
-        return self.row.kind is None
+        return self.file is None
 
     @property
     def mode(self) -> int:
         """st_mode."""
-        return (stat.S_IFDIR if self.is_dir else stat.S_IFREG) | self.row.mode
+        return (stat.S_IFDIR if self.is_dir else stat.S_IFREG) | self.permissions
 
     @property
     def nlink(self) -> int:
         """st_nlink."""
         return 2 + sum(child.is_dir for child in self.children.values()) if self.is_dir else 1
 
-    @property
-    def size(self) -> int:
+    async def size(self) -> int:
         """st_size."""
-        return 0 if self.row.kind is None else self.row.kind.length(self.place)
+        return 0 if self.file is None else await self.file.length()
 
     @property
     def path(self) -> str:
@@ -116,27 +183,34 @@ def _places(row: Row, remote: Remote) -> Iterator[Place]:
         yield Place(remote)
 
 
-def _path(row: Row, place: Place) -> str:
+def _path(view: View, row: Row, place: Place) -> str:
     event = place.event.name if place.event else ""
-    return row.path.format(cpu=place.cpu, event=event, remote=place.remote.name)
+    path = row.path.format(cpu=place.cpu, event=event, remote=place.remote.name)
+    return f"{view.path}/{path}".rstrip("/")
 
 
 class Tree:
-    """The nodes of a mount that shows `remote` as `view`."""
+    """The nodes of a mount that shows `views`, with a top of mode `mode`."""
 
-    def __init__(self, remote: Remote, view: Sequence[Row] = HYPERVISOR_VIEW) -> None:
-        self.root = Node(ROOT_INODE, "", _TOP, Place(remote), None)
+    def __init__(self, views: Iterable[View], mode: int = 0o700) -> None:
+        self.root = Node(ROOT_INODE, "", mode, None, None)
         self._by_inode = {ROOT_INODE: self.root}
-        for row in view:
-            for place in _places(row, remote):
-                self._add(_path(row, place), row, place)
+        for view in views:
+            self._add_above(view.path)
+            for row in view.rows:
+                for place in _places(row, view.remote):
+                    file = None if row.kind is None else File(row.kind, place)
+                    self._add(_path(view, row, place), row.mode, file)
 
-    def _add(self, path: str, row: Row, place: Place) -> None:
-        *above, name = path.split("/")
-        parent = self.root
-        for part in above:
-            parent = parent.children[part]
-        node = Node(ROOT_INODE + len(self._by_inode), name, row, place, parent)
+    def _add_above(self, path: str) -> None:
+        above = path.rpartition("/")[0]
+        if above and above not in self.root.children:
+            self._add(above, _REMOTES_MODE, None)
+
+    def _add(self, path: str, mode: int, file: File | None) -> None:
+        above, _, name = path.rpartition("/")
+        parent = self.find(above) if above else self.root
+        node = Node(ROOT_INODE + len(self._by_inode), name, mode, file, parent)
         parent.children[name] = node
         self._by_inode[node.inode] = node
 

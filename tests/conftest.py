@@ -11,8 +11,8 @@ import pytest
 from hypothesis import settings
 
 from hyptracefs.remote import Remote
-from hyptracefs.tree import Tree
-from tests.support import Running, run_jumping, running
+from hyptracefs.tree import Tree, views_of
+from tests.support import Running, run_jumping, running, running_test_remote
 
 # No test may fail because the machine is busy, nor because of what it happened to try this
 # time; HYPOTHESIS_PROFILE=long tries more, and something else each time.
@@ -62,5 +62,11 @@ def remote(idle: Running) -> Remote:
 
 
 @pytest.fixture
-def tree(remote: Remote) -> Tree:
-    return Tree(remote)
+async def test_remote() -> AsyncIterator[Remote]:
+    async with running_test_remote() as made:
+        yield made.remote
+
+
+@pytest.fixture
+def tree(remote: Remote, test_remote: Remote) -> Tree:
+    return Tree(views_of(remote, test_remote))

@@ -15,11 +15,11 @@ import pytest
 import trio
 import trio.testing
 
-from hypervisor_model import Hypervisor, Step, load_workload
+from hypervisor_model import Hypervisor, RemoteTest, Step, load_workload
 from hyptracefs.events import Event, compile_events
 from hyptracefs.files import OpenFile
 from hyptracefs.hypercalls import Hypercalls
-from hyptracefs.remote import Reader, Remote
+from hyptracefs.remote import Reader, Remote, Settings
 from hyptracefs.tree import Tree
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -101,21 +101,37 @@ def hypervisor(workload: str = "idle", cpus: int = 2) -> Iterator[Hypervisor]:
         yield made
 
 
-def make_remote(of: Hypervisor, calls: Hypercalls, poll_ms: int = 10) -> Remote:
-    return Remote("hypervisor", calls, compile_events(of.events, of.symbol_tables), poll_ms)
+def make_remote(
+    of: Hypervisor, calls: Hypercalls, poll_ms: int = 10, max_bytes: int | None = None
+) -> Remote:
+    events = compile_events(of.events, of.symbol_tables)
+    return Remote("hypervisor", calls, events, Settings(poll_ms, max_bytes))
+
+
+@asynccontextmanager
+async def _run(remote: Remote, calls: Calls) -> AsyncIterator[Running]:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(remote.run)
+        yield Running(remote, calls, nursery.cancel_scope)
+        nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager
 async def running(
-    workload: str = "idle", cpus: int = 2, poll_ms: int = 10
+    workload: str = "idle", cpus: int = 2, poll_ms: int = 10, max_bytes: int | None = None
 ) -> AsyncIterator[Running]:
     with hypervisor(workload, cpus) as of:
         calls = Calls(of.conduit, of.cpus)
-        remote = make_remote(of, calls, poll_ms)
-        async with trio.open_nursery() as nursery:
-            await nursery.start(remote.run)
-            yield Running(remote, calls, nursery.cancel_scope)
-            nursery.cancel_scope.cancel()
+        async with _run(make_remote(of, calls, poll_ms, max_bytes), calls) as made:
+            yield made
+
+
+@asynccontextmanager
+async def running_test_remote(cpus: int = 2) -> AsyncIterator[Running]:
+    with RemoteTest(cpus) as of:
+        calls = Calls(of.conduit, of.cpus)
+        async with _run(Remote("test", calls, compile_events(of.events, ())), calls) as made:
+            yield made
 
 
 def event_named(remote: Remote, name: str) -> Event:
@@ -196,10 +212,15 @@ def selftests(ids: Collection[int]) -> list[str]:
 # --- files ----------------------------------------------------------------------------------
 
 
+def _from_top(path: str) -> str:
+    """Paths are of the view of V1, unless they begin with remotes/."""
+    return path if path.startswith("remotes/") else f"hypervisor/{path}"
+
+
 async def open_file(tree: Tree, path: str, flags: int = os.O_RDWR, caller: int = 0) -> OpenFile:
-    node = tree.find(f"hypervisor/{path}")
-    assert node.row.kind is not None
-    return await node.row.kind.open(node.place, flags, caller or os.getpid())
+    file = tree.find(_from_top(path)).file
+    assert file is not None
+    return await file.open(flags, caller or os.getpid())
 
 
 async def read_file(tree: Tree, path: str) -> str:
@@ -213,7 +234,7 @@ async def read_file(tree: Tree, path: str) -> str:
 async def write_file(tree: Tree, path: str, data: bytes) -> None:
     file = await open_file(tree, path, os.O_WRONLY)
     try:
-        await file.write(data)
+        await file.write(data, os.getpid())
     finally:
         file.release()
 

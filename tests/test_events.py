@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from hypervisor_model import EventInfo, FieldInfo, Hypervisor
-from hyptracefs import files
+from hyptracefs import controls
 from hyptracefs.events import Event, compile_events
 from hyptracefs.files import Place
 from hyptracefs.print_fmt import Number
@@ -134,8 +134,8 @@ def test_events_are_those_of_the_catalogue(events: dict[str, Event]) -> None:
 
 
 def test_header_page_is_that_of_the_reference(place: Place) -> None:
-    assert files.show_header_page(place) == _golden("header_page")
+    assert controls.show_header_page(place) == _golden("header_page")
 
 
 def test_header_event_is_that_of_the_reference(place: Place) -> None:
-    assert files.show_header_event(place) == _golden("header_event")
+    assert controls.show_header_event(place) == _golden("header_event")

@@ -16,6 +16,7 @@ from hyptracefs.remote import Remote
 from hyptracefs.ring_buffer import PAGE_SIZE
 from hyptracefs.tree import Tree
 from tests.support import (
+    EVENTS,
     GOLDEN,
     GoldenWrite,
     Running,
@@ -158,7 +159,7 @@ async def test_size_that_cannot_be_loaded_is_an_error_of_its_use(
 async def test_two_numbers_can_be_written_through_one_open_file(tree: Tree) -> None:
     file = await open_file(tree, "buffer_size_kb")
     for data in (b"9", b"10\n"):
-        await file.write(data)
+        await file.write(data, os.getpid())
         text = bytes(await file.read(100, 0, nonblock=False)).decode()
         assert text == f"{int(data)} (unloaded)\n"
 
@@ -224,9 +225,12 @@ async def test_first_of_several_errors_is_given(idle: Running, tree: Tree) -> No
 
 
 @pytest.mark.parametrize("path", ["trace", "per_cpu/cpu0/trace"])
-async def test_trace_cannot_be_opened_for_reading(tree: Tree, path: str) -> None:
+async def test_trace_of_v1_cannot_be_read(remote: Remote, tree: Tree, path: str) -> None:
+    await start_with(remote, "selftest")
+    write_ids(remote, range(5))
     with raises_errno(errno.EPERM):
-        await open_file(tree, path, os.O_RDONLY)
+        await read_file(tree, path)
+    assert remote.statistics().cpus[0].unread == 5
 
 
 @pytest.mark.parametrize("flags", [os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_TRUNC])
@@ -243,8 +247,8 @@ async def test_opening_trace_for_writing_resets_and_its_reading_is_einval(
 
     # Opening was all: writing and closing change nothing.
     write_ids(remote, range(2))
-    await file.write(b"anything at all")
-    await file.write(b"")
+    await file.write(b"anything at all", os.getpid())
+    await file.write(b"", os.getpid())
     file.release()
     assert remote.statistics().cpus[0].unread == 2
 
@@ -289,7 +293,7 @@ async def test_empty_pipe_that_does_not_block_gives_eagain(tree: Tree, path: str
 async def test_pipe_cannot_be_written_nor_seeked(tree: Tree, path: str) -> None:
     file = await open_file(tree, path)
     with raises_errno(errno.EINVAL):
-        await file.write(b"1")
+        await file.write(b"1", os.getpid())
     assert not file.seekable
 
 
@@ -383,8 +387,8 @@ async def test_selftest_event_counts_its_openings_and_ignores_what_is_written(
     await start_with(remote, "selftest")
     for flags in (os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_TRUNC):
         file = await open_file(tree, "selftest_event", flags)
-        await file.write(b"77")
-        await file.write(b"")
+        await file.write(b"77", os.getpid())
+        await file.write(b"", os.getpid())
         file.release()
     reader = await remote.open_reader()
     assert texts(parse_lines(all_text(reader))) == selftests([1, 2, 3])
@@ -410,3 +414,180 @@ async def test_selftest_event_while_off_is_no_error_and_no_event(
     await remote.start_tracing()
     await write_file(tree, "selftest_event", b"1")
     assert [stats.entries for stats in remote.statistics().cpus] == [0, 0]
+
+
+# --- write_event ----------------------------------------------------------------------------
+
+
+async def test_write_event_emits_one_with_the_number_on_the_cpu_of_the_writer(
+    remote: Remote, tree: Tree
+) -> None:
+    await start_with(remote, "selftest")
+    file = await open_file(tree, "remotes/hypervisor/write_event", os.O_WRONLY)
+    for cpu in range(2):
+        with _process_on(cpu) as process:
+            await file.write(b"%d\n" % (2**64 - 1 - cpu), process)
+    file.release()
+    reader = await remote.open_reader()
+    lines = parse_lines(all_text(reader))
+    assert [line.cpu for line in lines] == [0, 1]
+    assert texts(lines) == selftests([2**64 - 1, 2**64 - 2])
+    reader.close()
+
+
+@pytest.mark.parametrize(
+    ("data", "number"),
+    [(b"abc", errno.EINVAL), (b"-1", errno.EINVAL), (b"%d" % 2**64, errno.ERANGE)],
+)
+async def test_write_event_refuses_what_is_no_number(
+    remote: Remote, tree: Tree, data: bytes, number: int
+) -> None:
+    await start_with(remote, "selftest")
+    with raises_errno(number):
+        await write_file(tree, "remotes/hypervisor/write_event", data)
+    assert remote.statistics().cpus[0].entries == 0
+
+
+async def test_write_event_cannot_be_read(tree: Tree) -> None:
+    with raises_errno(errno.EINVAL):
+        await read_file(tree, "remotes/hypervisor/write_event")
+
+
+async def test_write_event_of_a_hypervisor_is_no_error_while_off(tree: Tree) -> None:
+    await write_file(tree, "remotes/hypervisor/write_event", b"1")
+    await write_file(tree, "remotes/hypervisor/tracing_on", b"1")
+    await write_file(tree, "remotes/hypervisor/write_event", b"1")
+
+
+async def test_write_event_of_the_test_remote_says_when_there_is_no_event(
+    test_remote: Remote, tree: Tree
+) -> None:
+    async def write() -> None:
+        await write_file(tree, "remotes/test/write_event", b"1")
+
+    with raises_errno(errno.ENODEV):
+        await write()
+    await write_file(tree, "remotes/test/tracing_on", b"1")
+    with raises_errno(errno.ENODEV):  # the event is off
+        await write()
+    await write_file(tree, "remotes/test/events/test/selftest/enable", b"1")
+    await write()
+    await write_file(tree, "remotes/test/tracing_on", b"0")
+    with raises_errno(errno.ENODEV):
+        await write()
+    assert sum(stats.entries for stats in test_remote.statistics().cpus) == 1
+
+
+async def test_remotes_share_nothing(remote: Remote, test_remote: Remote, tree: Tree) -> None:
+    await start_with(remote, "selftest")
+    assert (remote.loaded, test_remote.loaded) == (True, False)
+    assert await read_file(tree, "remotes/test/events/enable") == "0\n"
+    assert await read_file(tree, "remotes/test/events/test/selftest/id") == "1\n"
+
+
+async def test_views_show_the_same_remote(tree: Tree) -> None:
+    await write_file(tree, "remotes/hypervisor/buffer_size_kb", b"64")
+    await write_file(tree, "tracing_on", b"1")
+    for view in "", "remotes/hypervisor/":
+        assert await read_file(tree, f"{view}buffer_size_kb") == "64 (loaded)\n"
+        with raises_errno(errno.EBUSY):
+            await write_file(tree, f"{view}buffer_size_kb", b"7")
+
+
+# --- mainline's switches, and trace -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "on"), [(b"1", 1), (b"2", 1), (b"255", 1), (b"00", 0), (b"+1\n", 1)]
+)
+async def test_enable_of_mainline_takes_a_u8(tree: Tree, data: bytes, on: int) -> None:
+    path = "remotes/hypervisor/events/hypervisor/selftest/enable"
+    await write_file(tree, path, data)
+    assert await read_file(tree, path) == f"{on}\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "number"),
+    [(b"256", errno.ERANGE), (b"-1", errno.EINVAL), (b"Y", errno.EINVAL), (b"", errno.EINVAL)],
+)
+async def test_enable_of_mainline_refuses_the_rest(tree: Tree, data: bytes, number: int) -> None:
+    with raises_errno(number):
+        await write_file(tree, "remotes/hypervisor/events/hypervisor/selftest/enable", data)
+
+
+@pytest.mark.parametrize("path", ["trace", "per_cpu/cpu1/trace"])
+async def test_writing_to_trace_of_mainline_resets_and_may_unload(
+    remote: Remote, tree: Tree, path: str
+) -> None:
+    await start_with(remote, "selftest")
+    write_ids(remote, range(5), cpu=1)
+    file = await open_file(tree, f"remotes/hypervisor/{path}", os.O_WRONLY | os.O_TRUNC)
+    assert remote.statistics().cpus[1].unread == 5
+    await file.write(b"anything at all", os.getpid())
+    assert remote.statistics().cpus[1].unread == 0
+    write_ids(remote, range(5), cpu=1)
+    await remote.stop_tracing()
+    assert remote.loaded
+    await file.write(b"", os.getpid())
+    assert not remote.loaded
+    file.release()
+
+
+# --- what tools look for in an instance -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("buffer_total_size_kb", "128\n"),
+        ("buffer_subbuf_size_kb", "4\n"),
+        ("per_cpu/cpu1/buffer_size_kb", "64\n"),
+        ("current_tracer", "nop\n"),
+    ],
+)
+async def test_files_of_an_instance(tree: Tree, path: str, text: str) -> None:
+    await write_file(tree, "buffer_size_kb", b"64")
+    assert await read_file(tree, path) == text
+
+
+async def test_current_tracer_is_nop_for_ever(tree: Tree) -> None:
+    for data in b"nop", b"nop\n":
+        await write_file(tree, "current_tracer", data)
+    with raises_errno(errno.EINVAL):
+        await write_file(tree, "current_tracer", b"function")
+
+
+@pytest.mark.parametrize(
+    ("words", "on"),
+    [
+        ("selftest", {"selftest"}),
+        ("hypervisor:hyp_e*", {"hyp_enter", "hyp_exit"}),
+        (":hyp_ente?\n", {"hyp_enter"}),
+        ("hypervisor:", set(EVENTS)),
+        ("hypervisor", set(EVENTS)),
+        ("*:* !hypervisor:host_* !iommu_idmap", {
+            name for name in EVENTS if not name.startswith(("host_", "iommu"))
+        }),
+    ],
+)  # fmt: skip
+async def test_set_event_switches_what_its_words_match(
+    remote: Remote, tree: Tree, words: str, on: set[str]
+) -> None:
+    await write_file(tree, "set_event", words.encode())
+    assert {event.name for event in remote.events if remote.event_enabled(event)} == on
+    shown = await read_file(tree, "set_event")
+    assert set(shown.splitlines()) == {f"hypervisor:{name}" for name in on}
+
+
+async def test_set_event_of_what_is_not_there_is_einval(remote: Remote, tree: Tree) -> None:
+    with raises_errno(errno.EINVAL):
+        await write_file(tree, "set_event", b"selftest nosuch")
+    assert [event.name for event in remote.events if remote.event_enabled(event)] == ["selftest"]
+
+
+async def test_set_event_truncated_switches_all_off(remote: Remote, tree: Tree) -> None:
+    await write_file(tree, "set_event", b"hypervisor")
+    (await open_file(tree, "set_event", os.O_RDONLY | os.O_TRUNC)).release()
+    assert all(remote.event_enabled(event) for event in remote.events)
+    (await open_file(tree, "set_event", os.O_WRONLY | os.O_TRUNC)).release()
+    assert not any(remote.event_enabled(event) for event in remote.events)

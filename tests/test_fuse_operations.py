@@ -14,7 +14,7 @@ import pytest
 import trio
 import trio.testing
 
-from hyptracefs import files
+from hyptracefs import controls
 from hyptracefs.fuse import TraceOperations
 from hyptracefs.fuse_hook import pyfuse3
 from hyptracefs.remote import Remote
@@ -28,11 +28,14 @@ _NO_HANDLE = pyfuse3.FileHandleT(0)
 
 
 class _Requests:
-    """ReadRequests of a kernel that the test plays."""
+    """Requests of a kernel that the test plays."""
 
     def __init__(self) -> None:
         self.nonblock = False
         self.scopes: list[trio.CancelScope] = []  # of the reads that have begun
+
+    def writer(self) -> int:
+        return os.getpid()
 
     def nonblocking(self) -> bool:
         return self.nonblock
@@ -115,7 +118,7 @@ async def test_attributes_are_those_of_the_node_and_not_to_be_remembered(
     node = tree.node(_inode(tree, path))
     entry = await operations.getattr(_inode(tree, path), _CONTEXT)
     assert (entry.st_ino, entry.st_mode, entry.st_nlink) == (node.inode, node.mode, node.nlink)
-    assert (entry.st_size, entry.st_blksize) == (node.size, 4096)
+    assert (entry.st_size, entry.st_blksize) == (await node.size(), 4096)
     assert (entry.st_uid, entry.st_gid) == (os.getuid(), os.getgid())
     assert (entry.attr_timeout, entry.entry_timeout) == (0, 0)
 
@@ -234,10 +237,11 @@ async def test_error_of_a_file_is_the_answer(
 
 
 async def test_error_of_open_is_the_answer_and_leaves_no_handle(
-    operations: TraceOperations, tree: Tree
+    operations: TraceOperations, tree: Tree, remote: Remote
 ) -> None:
-    with _refused(errno.EPERM):
-        await _open(operations, tree, "trace", os.O_RDONLY)
+    await remote.set_size(2**53)  # pages that do not fit 32 bits
+    with _refused(errno.E2BIG):
+        await _open(operations, tree, "trace_pipe", os.O_RDONLY)
     with _refused(errno.EIO):
         await operations.read(pyfuse3.FileHandleT(1), 0, 1)
 
@@ -353,7 +357,7 @@ async def test_bug_in_a_file_is_eio_and_logged_and_later_requests_work(
         raise ZeroDivisionError(text)
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "kstrtoull", buggy)
+        patch.setattr(controls, "kstrtoull", buggy)
         with caplog.at_level(logging.ERROR), _refused(errno.EIO):
             await operations.write(handle, 0, b"7")
     [record] = caplog.records

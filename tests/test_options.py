@@ -21,6 +21,8 @@ from hyptracefs.options import OPTIONS, Options, UsageError, options_help, parse
         (["cpus=2", "workload=idle"], Options(cpus=2, workload="idle")),
         (["workload=guest:2:7"], Options(workload="guest:2:7")),
         (["workload=replay,poll_ms=10000"], Options(poll_ms=10_000)),
+        (["uid=1,gid=1000,mode=0750"], Options(uid=1, gid=1000, mode=0o750)),
+        (["max_buffer_mb=64"], Options(max_buffer_mb=64)),
         (["log=/tmp/a=b"], Options(log="/tmp/a=b")),  # noqa: S108 - never made
         (
             ["rw,nosuid,user,noauto,_netdev,x-systemd.automount"],
@@ -44,7 +46,7 @@ def test_nothing_chosen_is_the_replay_at_10_ms() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("nosuch", "unknown option 'nosuch': there are cpus, workload, poll_ms, log"),
+        ("nosuch", "unknown option 'nosuch': there are cpus, workload, poll_ms, max_buffer_mb"),
         ("nosuch=1", "unknown option 'nosuch'"),
         ("Cpus=1", "unknown option 'Cpus'"),
         ("cpus", "option cpus=: not a number from 1 to 1024"),
@@ -55,6 +57,12 @@ def test_nothing_chosen_is_the_replay_at_10_ms() -> None:
         ("cpus=²", "option cpus=²: not a number"),
         ("cpus= 1", "option cpus= 1: not a number"),
         ("poll_ms=0", "option poll_ms=0: not a number from 1 to 10000"),
+        ("max_buffer_mb=0", "option max_buffer_mb=0: not a number from 1 to "),
+        ("gid=-1", "option gid=-1: not a number from 0 to 4294967294"),
+        ("mode=8", "option mode=8: not an octal number up to 7777"),
+        ("mode=10000", "option mode=10000: not an octal number"),
+        ("mode=0o7", "option mode=0o7: not an octal number"),
+        ("mode=", "option mode=: not an octal number"),
         ("poll_ms=10001", "option poll_ms=10001: not a number"),
         ("workload=nap", "option workload=nap: no workload 'nap': there are chaos, guest, idle"),
         ("workload=", "option workload=: no workload ''"),

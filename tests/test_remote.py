@@ -13,7 +13,7 @@ import trio.testing
 
 from hyptracefs import remote as remote_module
 from hyptracefs.remote import MAX_SIZE_KB, Reader, Remote
-from hyptracefs.ring_buffer import ALL_CPUS, Memory
+from hyptracefs.ring_buffer import ALL_CPUS, PAGE_SIZE, Memory
 from tests.support import (
     LostLine,
     Running,
@@ -248,6 +248,20 @@ async def test_size_is_fixed_while_loading(remote: Remote, monkeypatch: pytest.M
         await trio.testing.wait_all_tasks_blocked()
         go_on.set()
     assert remote.size_kb == 7
+
+
+async def test_buffers_over_the_limit_are_enomem_and_smaller_ones_load() -> None:
+    pages = 2 * (1 + 5)  # of two CPUs, each with a meta page
+    async with running(max_bytes=pages * PAGE_SIZE) as made:
+        remote = made.remote
+        await remote.set_size(17)
+        with pytest.raises(OSError, match="max_buffer_mb allows") as raised:
+            await remote.start_tracing()
+        assert raised.value.errno == errno.ENOMEM
+        assert (remote.loaded, remote.tracing_on) == (False, False)
+        await remote.set_size(15)
+        await remote.start_tracing()
+        assert remote.loaded
 
 
 @pytest.mark.parametrize(

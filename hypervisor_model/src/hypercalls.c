@@ -83,7 +83,7 @@ static int handle_write_event(struct pcpu *pcpu, const struct hvc_regs *regs)
 	return 0;
 }
 
-static int (*const handlers[HVC_NR_CALLS])(struct pcpu *, const struct hvc_regs *) = {
+static const hyp_handler handlers[HVC_NR_CALLS] = {
 	[HVC_TRACING_LOAD] = handle_load,
 	[HVC_TRACING_UNLOAD] = handle_unload,
 	[HVC_TRACING_ENABLE] = handle_enable,
@@ -94,16 +94,18 @@ static int (*const handlers[HVC_NR_CALLS])(struct pcpu *, const struct hvc_regs 
 	[HVC_TRACING_WRITE_EVENT] = handle_write_event,
 };
 
-static void dispatch(struct pcpu *pcpu, struct hvc_regs *regs)
+void hyp_dispatch(struct pcpu *pcpu, const hyp_handler own[HVC_NR_CALLS], struct hvc_regs *regs)
 {
+	hyp_handler handle;
 	int ret;
 
 	if (regs->x0 >= HVC_NR_CALLS) {
 		regs->x0 = HVC_NOT_SUPPORTED;
 		return;
 	}
+	handle = own && own[regs->x0] ? own[regs->x0] : handlers[regs->x0];
 	pthread_mutex_lock(&pcpu->hyp->lock);
-	ret = handlers[regs->x0](pcpu, regs);
+	ret = handle(pcpu, regs);
 	pthread_mutex_unlock(&pcpu->hyp->lock);
 	regs->x0 = 0;
 	regs->x1 = (u64)(s64)ret;
@@ -122,7 +124,7 @@ void hyp_hvc(struct hvc_conduit *conduit, u32 cpu, struct hvc_regs *regs)
 	pcpu_borrow(pcpu);
 	trace_hyp_enter(&pcpu->trace, HYP_REASON_HVC, 0);
 	trace_host_hcall(&pcpu->trace, (u32)regs->x0, regs->x0 >= HVC_NR_CALLS);
-	dispatch(pcpu, regs);
+	hyp_dispatch(pcpu, NULL, regs);
 	trace_hyp_exit(&pcpu->trace, HYP_REASON_ERET_HOST, 0);
 	pcpu_give_back(pcpu);
 }

@@ -90,7 +90,10 @@ int hyp_load(struct hyp *hyp, u64 desc_va, u64 desc_size, int memory_fd);
 void hyp_unload(struct hyp *hyp);
 
 /* hypercalls.c */
+typedef int (*hyp_handler)(struct pcpu *pcpu, const struct hvc_regs *regs);
 void hyp_hvc(struct hvc_conduit *conduit, u32 cpu, struct hvc_regs *regs);
+/* Answer a call on @pcpu; @own handlers go before the hypervisor's, NULL: there are none. */
+void hyp_dispatch(struct pcpu *pcpu, const hyp_handler own[HVC_NR_CALLS], struct hvc_regs *regs);
 
 /* steps.c */
 void take_step(struct hyp_trace_cpu *cpu, const struct pcpu_step *step); /* write the event */
