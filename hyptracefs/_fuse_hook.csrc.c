@@ -3,9 +3,10 @@
  * the open file at the time of the read, who writes, and releases that are not held back.
  *
  * This module exports fuse_session_new() and is loaded with RTLD_GLOBAL before
- * pyfuse3, whose call then lands here. We pass on its operations with .init,
- * .read and .write replaced; .read remembers the request and asks libfuse to tell us when the
- * kernel takes the request back. All of it runs in the thread of the event loop.
+ * pyfuse3, whose call then lands here. We pass on its operations with .init, .read and
+ * .write_buf replaced (libfuse calls no .write where there is a .write_buf); .read remembers
+ * the request and asks libfuse to tell us when the kernel takes the request back. All of it
+ * runs in the thread of the event loop.
  */
 #define FUSE_USE_VERSION 312
 #define _GNU_SOURCE
@@ -32,7 +33,7 @@ static struct fuse_lowlevel_ops hooked_ops;
 static struct fuse_session *hooked_session;
 static void (*next_init)(void *, struct fuse_conn_info *);
 static void (*next_read)(fuse_req_t, fuse_ino_t, size_t, off_t, struct fuse_file_info *);
-static void (*next_write)(fuse_req_t, fuse_ino_t, const char *, size_t, off_t,
+static void (*next_write)(fuse_req_t, fuse_ino_t, struct fuse_bufvec *, off_t,
 			  struct fuse_file_info *);
 
 /* libfuse calls this at once, from fuse_req_interrupt_func(), if it came that early. */
@@ -54,11 +55,11 @@ static void hooked_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offse
 	next_read(req, ino, size, offset, info);
 }
 
-static void hooked_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size,
-			 off_t offset, struct fuse_file_info *info)
+static void hooked_write(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *data, off_t offset,
+			 struct fuse_file_info *info)
 {
 	fuse_hook_writer = fuse_req_ctx(req)->pid;
-	next_write(req, ino, data, size, offset, info);
+	next_write(req, ino, data, offset, info);
 }
 
 /*
@@ -76,13 +77,13 @@ static void hooked_init(void *userdata, struct fuse_conn_info *conn)
 /* The operations with ours put in; @op as it is if it is not what we know. */
 static const struct fuse_lowlevel_ops *hook(const struct fuse_lowlevel_ops *op, size_t size)
 {
-	if (size > sizeof(hooked_ops) || !op->read || !op->write || !op->init)
+	if (size > sizeof(hooked_ops) || !op->read || !op->write_buf || !op->init)
 		return op;
 	memcpy(&hooked_ops, op, size);
 	next_read = op->read;
 	hooked_ops.read = hooked_read;
-	next_write = op->write;
-	hooked_ops.write = hooked_write;
+	next_write = op->write_buf;
+	hooked_ops.write_buf = hooked_write;
 	next_init = op->init;
 	hooked_ops.init = hooked_init;
 	return &hooked_ops;
