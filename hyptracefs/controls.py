@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 
-from hyptracefs.files import Place
+from hyptracefs.events import print_event_format
+from hyptracefs.files import Place, event_names
 from hyptracefs.kstrto import kstrtou8, kstrtoull, parse_switch
 from hyptracefs.ring_buffer import PAGE_HEADER, PAGE_SIZE
 
@@ -53,6 +54,15 @@ async def store_current_tracer(place: Place, data: bytes) -> None:
         raise OSError(errno.EINVAL, f"current_tracer: there is none but {_NO_TRACER}")
 
 
+def show_available_tracers(place: Place) -> str:
+    return f"{_NO_TRACER}\n"
+
+
+def show_nothing(place: Place) -> str:
+    """For what tools want to be there, and of which a hypervisor has none."""
+    return ""
+
+
 def show_trace_clock(place: Place) -> str:
     return "[boot]\n"
 
@@ -76,6 +86,18 @@ def show_event_id(place: Place) -> str:
 
 def show_event_format(place: Place) -> str:
     return place.the_event.format()
+
+
+def show_portable_format(place: Place) -> str:
+    return place.the_event.portable_format()
+
+
+def show_print_format(place: Place) -> str:
+    return print_event_format({event.id for event in place.remote.events})
+
+
+def show_available_events(place: Place) -> str:
+    return event_names(place.remote, place.remote.events)
 
 
 def show_events_enable(place: Place) -> str:

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from hypervisor_model import EventInfo, FieldInfo, SymbolTable
-from hyptracefs.print_fmt import Op, compile_print_fmt, raw_operations
+from hyptracefs.print_fmt import Op, compile_print_fmt, portable_print_fmt, raw_operations
 
 log = logging.getLogger(__name__)
 
 __all__ = ["Event", "EventInfo", "FieldInfo", "SymbolTable", "compile_events"]
 
 _COMMON_TYPE = FieldInfo("unsigned short", "common_type", 0, 2, signed=False)
+
+# Fields that tools expect in front of every record. Ours have no such bytes, and a size of 0
+# makes tools take the values for 0 instead of reading what is not there (TOOLS 3.1).
+_ABSENT_FIELDS = (
+    FieldInfo("unsigned char", "common_flags", 2, 0, signed=False),
+    FieldInfo("unsigned char", "common_preempt_count", 2, 0, signed=False),
+    FieldInfo("int", "common_pid", 2, 0, signed=True),
+)
+
+_PRINT_FIELDS = (
+    FieldInfo("unsigned long", "ip", 8, 8, signed=False),
+    FieldInfo("char[]", "buf", 16, 0, signed=False),
+)
+_MAX_ID = 2**16 - 1
 
 
 @dataclass(frozen=True)
@@ -22,6 +36,7 @@ class Event:
 
     info: EventInfo
     ops: tuple[Op, ...]
+    portable_fmt: str  # the print format, with nothing in it that only we know
 
     @property
     def name(self) -> str:
@@ -41,18 +56,32 @@ class Event:
 
     def format(self) -> str:
         """Text of the `format` file (SPEC E.7); offsets are those of the record."""
-        return "\n".join(self._format_lines()) + "\n"
+        own = [*map(_field_line, self.info.fields), ""] if self.info.fields else []
+        return _format(self.info, [_field_line(_COMMON_TYPE), "", *own], self.info.print_fmt)
 
-    def _format_lines(self) -> Iterator[str]:
-        yield f"name: {self.name}"
-        yield f"ID: {self.id}"
-        yield "format:"
-        yield _field_line(_COMMON_TYPE)
-        yield ""
-        if self.info.fields:
-            yield from map(_field_line, self.info.fields)
-            yield ""
-        yield f"print fmt: {self.info.print_fmt}"
+    def portable_format(self) -> str:
+        """The same for tools that parse it with libtraceevent (TOOLS 3): as a kernel event's."""
+        return _portable_format(self.info, self.portable_fmt)
+
+
+def _format(info: EventInfo, fields: Iterable[str], print_fmt: str) -> str:
+    lines = (f"name: {info.name}", f"ID: {info.id}", "format:", *fields, f"print fmt: {print_fmt}")
+    return "\n".join(lines) + "\n"
+
+
+def _portable_format(info: EventInfo, print_fmt: str) -> str:
+    common = map(_field_line, (_COMMON_TYPE, *_ABSENT_FIELDS))
+    return _format(info, [*common, "", *map(_field_line, info.fields), ""], print_fmt)
+
+
+def print_event_format(taken: Collection[int]) -> str:
+    """The `format` of ftrace's own `print`, with a number that is not `taken`.
+
+    Tools cannot do without any event of the system ftrace; this one is never written.
+    """
+    number = next(number for number in range(_MAX_ID, 0, -1) if number not in taken)
+    print_fmt = '"%ps: %s", (void *)REC->ip, REC->buf'
+    return _portable_format(EventInfo(number, "print", _PRINT_FIELDS, print_fmt), print_fmt)
 
 
 def _declaration(field: FieldInfo) -> str:
@@ -76,11 +105,12 @@ def _line(info: EventInfo, printed: tuple[Op, ...]) -> tuple[Op, ...]:
 
 
 def _event(info: EventInfo, tables: Sequence[SymbolTable]) -> Event:
+    portable = portable_print_fmt(info.print_fmt, tables)
     try:
-        return Event(info, _line(info, compile_print_fmt(info, tables)))
+        return Event(info, _line(info, compile_print_fmt(info, tables)), portable)
     except ValueError as error:
         log.warning("%s: shown raw", error)
-        return Event(info, _line(info, raw_operations(info)))
+        return Event(info, _line(info, raw_operations(info)), portable)
 
 
 def compile_events(infos: Sequence[EventInfo], tables: Sequence[SymbolTable]) -> tuple[Event, ...]:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import errno
 import os
 import select
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from hyptracefs.events import Event
 from hyptracefs.kstrto import kstrtoull
@@ -74,12 +74,16 @@ def _writable(flags: int) -> bool:
 # --- control files: a text to show, a number to store --------------------------------------
 
 
+Show: TypeAlias = "Callable[[Place], str]"
+Store: TypeAlias = "Callable[[Place, bytes], Awaitable[None]]"
+
+
 @dataclass(frozen=True)
 class Control:
     """A short text that is made when it is read, and parsed when it is written."""
 
-    show: Callable[[Place], str]
-    store: Callable[[Place, bytes], Awaitable[None]] | None = None
+    show: Show
+    store: Store | None = None
 
     async def length(self, place: Place) -> int:
         """The current length: tools that splice or seek go by it."""
@@ -184,6 +188,21 @@ class ResetTrace:
         return _Swallow()
 
 
+class TruncatedTrace:
+    """`trace` of a tracing directory: opening it with O_TRUNC forgets the events.
+
+    What is written is ignored. Reading it is as in mainline's remotes.
+    """
+
+    async def length(self, place: Place) -> int:
+        return 0
+
+    async def open(self, place: Place, flags: int, caller: int) -> OpenFile:
+        if _writable(flags) and flags & os.O_TRUNC:
+            place.remote.reset(place.cpu)
+        return _Swallow()
+
+
 class _OpenTrace(OpenFile):
     def __init__(self, place: Place) -> None:
         self._place = place
@@ -216,6 +235,35 @@ def _cpu_of(process: int) -> int:
         return 0
     behind_name = stat.rpartition(")")[2].split()
     return int(behind_name[39 - 3])
+
+
+class TraceClock:
+    """`trace_clock` of a tracing directory: one clock, under any of the names that tools know.
+
+    The stamps are boot time whatever is chosen. But trace-cmd prints times in seconds for
+    some names only, `boot` not being one; hence `mono`, the same but for time in suspend.
+    """
+
+    names = ("local", "mono", "boot")
+
+    def __init__(self) -> None:
+        self._chosen: dict[Remote, str] = {}
+
+    def _text(self, place: Place) -> str:
+        chosen = self._chosen.get(place.remote, "mono")
+        return " ".join(f"[{name}]" if name == chosen else name for name in self.names) + "\n"
+
+    async def _store(self, place: Place, data: bytes) -> None:
+        name = data.decode("ascii", errors="replace").strip()
+        if name not in self.names:
+            raise OSError(errno.EINVAL, f"trace_clock: there are {', '.join(self.names)}")
+        self._chosen[place.remote] = name
+
+    async def length(self, place: Place) -> int:
+        return len(self._text(place))
+
+    async def open(self, place: Place, flags: int, caller: int) -> OpenFile:
+        return _OpenControl(Control(self._text, self._store), place)
 
 
 class SelftestEvent:
@@ -259,6 +307,11 @@ class WriteEvent:
         return _OpenWriteEvent(place.remote)
 
 
+def event_names(remote: Remote, events: Iterable[Event]) -> str:
+    """`events` as `set_event` and `available_events` show them."""
+    return "".join(f"{remote.name}:{event.name}\n" for event in events)
+
+
 class SetEvent:
     """`set_event` of an instance: which events are on, as `system:event`, one a line.
 
@@ -268,8 +321,7 @@ class SetEvent:
 
     def _text(self, place: Place) -> str:
         remote = place.remote
-        on = (event.name for event in remote.events if remote.event_enabled(event))
-        return "".join(f"{remote.name}:{name}\n" for name in on)
+        return event_names(remote, filter(remote.event_enabled, remote.events))
 
     async def _store(self, place: Place, data: bytes) -> None:
         for word in data.decode("ascii", errors="replace").split():

@@ -410,3 +410,33 @@ def raw_operations(event: EventInfo) -> tuple[Op, ...]:
     for field in event.fields:
         ops += [f"{' ' if ops else ''}{field.name}=", *_raw_value(field)]
     return tuple(ops)
+
+
+# --- for others -----------------------------------------------------------------------------
+
+
+def _quoted(text: str) -> str:
+    escaped = (
+        text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
+    )
+    return f'"{escaped}"'
+
+
+def _print_symbolic(table: SymbolTable, argument: str) -> str:
+    pairs = (f"{{ {value}, {_quoted(text)} }}" for value, text in table.symbols)
+    return f"__print_symbolic({', '.join((argument.strip(), *pairs))})"
+
+
+def portable_print_fmt(print_fmt: str, tables: Sequence[SymbolTable]) -> str:
+    """`print_fmt` as tools understand it that know the kernel's functions, and not `tables`.
+
+    A call of a table becomes a __print_symbolic(), whose other values are numbers; a comma
+    that nothing follows goes.
+    """
+    by_name = {table.function: table for table in tables}
+
+    def replace(match: re.Match[str]) -> str:
+        table = by_name.get(match[1] or "")
+        return _print_symbolic(table, match[2]) if table else match[0]
+
+    return re.sub(r'"(?:[^"\\]|\\.)*"|(\w+)\(([^()"]*)\)', replace, print_fmt).rstrip(", ")

@@ -1,4 +1,4 @@
-"""The tree of files: views of remotes, each a table of files and directories (SPEC E).
+"""The tree of files: views of remotes, each a table of files and directories (SPEC E, TOOLS 2).
 
 Rows with {cpu} stand for one per CPU, rows with {event} for one per event.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from hyptracefs import controls, files
-from hyptracefs.files import Control, Kind, OpenFile, Place
+from hyptracefs.files import Control, Kind, OpenFile, Place, Show, Store
 from hyptracefs.remote import Remote
 
 ROOT_INODE = 1
@@ -25,75 +25,100 @@ class Row(NamedTuple):
     kind: Kind | None = None
 
 
-# Both views have these. Event directories are of eventfs, which has modes of its own.
+def _control(path: str, show: Show, store: Store | None = None) -> Row:
+    """A control file: to be read, or also to be written."""
+    return Row(path, 0o440 if store is None else 0o640, Control(show, store))
+
+
+# All views have these. Event directories are of eventfs, which has modes of its own.
 _COMMON = (
-    Row("", 0o750),
-    Row(
-        "buffer_size_kb",
-        0o640,
-        Control(controls.show_buffer_size_kb, controls.store_buffer_size_kb),
-    ),
-    Row("tracing_on", 0o640, Control(controls.show_tracing_on, controls.store_tracing_on)),
+    _control("buffer_size_kb", controls.show_buffer_size_kb, controls.store_buffer_size_kb),
+    _control("tracing_on", controls.show_tracing_on, controls.store_tracing_on),
     Row("per_cpu", 0o750),
     Row("per_cpu/cpu{cpu}", 0o750),
     Row("per_cpu/cpu{cpu}/trace_pipe", 0o440, files.TRACE_PIPE),
     Row("events", 0o755),
-    Row(
-        "events/enable",
-        0o640,
-        Control(controls.show_events_enable, controls.store_events_enable),
-    ),
-    Row("events/header_event", 0o440, Control(controls.show_header_event)),
-    Row("events/header_page", 0o440, Control(controls.show_header_page)),
+    _control("events/enable", controls.show_events_enable, controls.store_events_enable),
+    _control("events/header_event", controls.show_header_event),
+    _control("events/header_page", controls.show_header_page),
     Row("events/{remote}", 0o755),
     Row("events/{remote}/{event}", 0o755),
-    Row("events/{remote}/{event}/format", 0o440, Control(controls.show_event_format)),
-    Row("events/{remote}/{event}/id", 0o440, Control(controls.show_event_id)),
+    _control("events/{remote}/{event}/id", controls.show_event_id),
 )
 
-_TRACE_CLOCK = Row("trace_clock", 0o440, Control(controls.show_trace_clock))
+# What tools look for in an instance, beyond that.
+_OF_INSTANCE = (
+    _control("buffer_subbuf_size_kb", controls.show_page_size_kb),
+    _control("buffer_total_size_kb", controls.show_total_size_kb),
+    _control("current_tracer", controls.show_current_tracer, controls.store_current_tracer),
+    Row("set_event", 0o640, files.SetEvent()),
+    Row("trace_pipe_raw", 0o440, files.TRACE_PIPE_RAW),
+    _control("per_cpu/cpu{cpu}/buffer_size_kb", controls.show_cpu_size_kb),
+    Row("per_cpu/cpu{cpu}/trace_pipe_raw", 0o440, files.TRACE_PIPE_RAW),
+)
+
+_TRACE_CLOCK = _control("trace_clock", controls.show_trace_clock)
+_FORMAT = _control("events/{remote}/{event}/format", controls.show_event_format)
+_EVENT_ENABLE = _control(
+    "events/{remote}/{event}/enable", controls.show_event_enable, controls.store_event_enable
+)
 
 # The view of V1, with the later event files, and with what tools look for in an instance;
 # modes that V1 got wrong as corrected since (SPEC J.14).
 HYPERVISOR_VIEW = (
+    Row("", 0o750),
     *_COMMON,
+    *_OF_INSTANCE,
     _TRACE_CLOCK,
-    Row("buffer_subbuf_size_kb", 0o440, Control(controls.show_page_size_kb)),
-    Row("buffer_total_size_kb", 0o440, Control(controls.show_total_size_kb)),
-    Row(
-        "current_tracer",
-        0o640,
-        Control(controls.show_current_tracer, controls.store_current_tracer),
-    ),
+    _FORMAT,
     Row("selftest_event", 0o640, files.SelftestEvent()),
-    Row("set_event", 0o640, files.SetEvent()),
     Row("trace", 0o640, files.ResetTrace()),
     Row("trace_pipe", 0o640, files.TRACE_PIPE),
-    Row("trace_pipe_raw", 0o440, files.TRACE_PIPE_RAW),
-    Row("per_cpu/cpu{cpu}/buffer_size_kb", 0o440, Control(controls.show_cpu_size_kb)),
     Row("per_cpu/cpu{cpu}/trace", 0o640, files.ResetTrace()),
-    Row("per_cpu/cpu{cpu}/trace_pipe_raw", 0o440, files.TRACE_PIPE_RAW),
-    Row(
-        "events/{remote}/{event}/enable",
-        0o640,
-        Control(controls.show_event_enable, controls.store_event_switch),
+    _control(
+        "events/{remote}/{event}/enable", controls.show_event_enable, controls.store_event_switch
     ),
 )
 
 # The mainline view of the remote `test`; that of a hypervisor has a clock to show.
 TEST_VIEW = (
+    Row("", 0o750),
     *_COMMON,
+    _FORMAT,
+    _EVENT_ENABLE,
     Row("trace", 0o640, files.Trace()),
     Row("trace_pipe", 0o440, files.TRACE_PIPE),
     Row("write_event", 0o200, files.WriteEvent()),
     Row("per_cpu/cpu{cpu}/trace", 0o640, files.Trace()),
-    Row(
-        "events/{remote}/{event}/enable",
-        0o640,
-        Control(controls.show_event_enable, controls.store_event_enable),
-    ),
 )
 REMOTE_VIEW = (*TEST_VIEW, _TRACE_CLOCK)
+
+# A tracing directory as trace-cmd and libtracefs take one for the machine's (TOOLS 2.3), and
+# what of it an instance has.
+INSTANCE_VIEW = (
+    *_COMMON,
+    *_OF_INSTANCE,
+    _EVENT_ENABLE,
+    _control("events/{remote}/{event}/format", controls.show_portable_format),
+    _control("events/{remote}/enable", controls.show_events_enable, controls.store_events_enable),
+    Row("options", 0o750),
+    Row("trace", 0o640, files.TruncatedTrace()),
+    Row("trace_clock", 0o640, files.TraceClock()),
+    _control("trace_options", controls.show_nothing),
+    Row("trace_pipe", 0o440, files.TRACE_PIPE),
+    Row("per_cpu/cpu{cpu}/trace", 0o640, files.TruncatedTrace()),
+)
+TRACING_VIEW = (
+    *INSTANCE_VIEW,
+    _control("available_events", controls.show_available_events),
+    _control("available_tracers", controls.show_available_tracers),
+    Row("instances", 0o750),
+    _control("printk_formats", controls.show_nothing),
+    _control("saved_cmdlines", controls.show_nothing),
+    Row("events/ftrace", 0o755),
+    Row("events/ftrace/print", 0o755),
+    _control("events/ftrace/print/format", controls.show_print_format),
+)
 
 _REMOTES_MODE = 0o750
 
@@ -107,12 +132,16 @@ class View(NamedTuple):
 
 
 def views_of(hypervisor: Remote, test: Remote) -> tuple[View, ...]:
-    """What a mount shows: the hypervisor in two views, and the remote `test` in one.
+    """What a mount shows: the hypervisor in four views, and the remote `test`.
 
-    A hypervisor that is itself named so takes its place.
+    As a tracing directory, as an instance of it, as in V1, and as in mainline. One that is
+    itself named `test` takes the place of the other.
     """
     of_test = View(f"remotes/{test.name}", TEST_VIEW, test)
+    instance = (Row("", 0o750), *INSTANCE_VIEW)
     return (
+        View("", TRACING_VIEW, hypervisor),
+        View(f"instances/{hypervisor.name}", instance, hypervisor),
         View("hypervisor", HYPERVISOR_VIEW, hypervisor),
         View(f"remotes/{hypervisor.name}", REMOTE_VIEW, hypervisor),
         *([] if hypervisor.name == test.name else [of_test]),
@@ -186,7 +215,7 @@ def _places(row: Row, remote: Remote) -> Iterator[Place]:
 def _path(view: View, row: Row, place: Place) -> str:
     event = place.event.name if place.event else ""
     path = row.path.format(cpu=place.cpu, event=event, remote=place.remote.name)
-    return f"{view.path}/{path}".rstrip("/")
+    return f"{view.path}/{path}".strip("/")
 
 
 class Tree:

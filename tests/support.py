@@ -213,8 +213,8 @@ def selftests(ids: Collection[int]) -> list[str]:
 
 
 def _from_top(path: str) -> str:
-    """Paths are of the view of V1, unless they begin with remotes/."""
-    return path if path.startswith("remotes/") else f"hypervisor/{path}"
+    """Paths are of the view of V1, unless they begin with remotes/, or a slash: the top."""
+    return path.removeprefix("/") if path.startswith(("/", "remotes/")) else f"hypervisor/{path}"
 
 
 async def open_file(tree: Tree, path: str, flags: int = os.O_RDWR, caller: int = 0) -> OpenFile:

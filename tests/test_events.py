@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from hypervisor_model import EventInfo, FieldInfo, Hypervisor
+from hypervisor_model import EventInfo, FieldInfo, Hypervisor, SymbolTable
 from hyptracefs import controls
-from hyptracefs.events import Event, compile_events
+from hyptracefs.events import Event, compile_events, print_event_format
 from hyptracefs.files import Place
-from hyptracefs.print_fmt import Number
+from hyptracefs.print_fmt import Number, portable_print_fmt
 from tests.support import EVENTS, GOLDEN, Calls, hypervisor, make_remote
 
 # Those that the reference had.
@@ -139,3 +139,52 @@ def test_header_page_is_that_of_the_reference(place: Place) -> None:
 
 def test_header_event_is_that_of_the_reference(place: Place) -> None:
     assert controls.show_header_event(place) == _golden("header_event")
+
+
+# --- for tools ----------------------------------------------------------------------------------
+
+
+def test_portable_format_has_symbols_that_tools_understand(place: Place) -> None:
+    by_name = {event.name: event for event in place.remote.events}
+    text = by_name["hyp_enter"].portable_format()
+    [line] = (line for line in text.splitlines() if line.startswith("print fmt"))
+    assert '__print_symbolic(REC->reason, { 0, "smc" }, { 1, "hvc" }' in line
+    assert line.endswith('{ 7, "eret_guest" }), REC->vcpu')
+
+
+def test_portable_format_has_common_fields_without_bytes(place: Place) -> None:
+    for event in place.remote.events:
+        fields = re.findall(
+            r"field:.*? (\w+);\toffset:(\d+);\tsize:(\d+);", event.portable_format()
+        )
+        assert fields[:4] == [
+            ("common_type", "0", "2"),
+            ("common_flags", "2", "0"),
+            ("common_preempt_count", "2", "0"),
+            ("common_pid", "2", "0"),
+        ]
+        assert len(fields) == 4 + len(event.info.fields)
+
+
+@pytest.mark.parametrize(
+    ("print_fmt", "portable"),
+    [
+        ('" ", ', '" "'),
+        ('"id=%llu", REC->id', '"id=%llu", REC->id'),
+        ('"f(x) %s", f(REC->x)', '"f(x) %s", __print_symbolic(REC->x, { 1, "a\\"\\\\" })'),
+        ('"\\"f(x)", g(REC->x)', '"\\"f(x)", g(REC->x)'),
+    ],
+)
+def test_portable_print_fmt(print_fmt: str, portable: str) -> None:
+    table = SymbolTable("f", ((1, 'a"\\'),), "other")
+    assert portable_print_fmt(print_fmt, [table]) == portable
+
+
+def test_event_without_fields_has_two_empty_lines() -> None:
+    [event] = compile_events([EventInfo(1, "probe", (), '" ", ')], ())
+    assert event.portable_format().endswith('signed:1;\n\n\nprint fmt: " "\n')
+
+
+def test_print_event_has_a_number_that_is_free() -> None:
+    assert "ID: 65535\n" in print_event_format(())
+    assert "ID: 65533\n" in print_event_format({65535, 65534, 1})

@@ -591,3 +591,42 @@ async def test_set_event_truncated_switches_all_off(remote: Remote, tree: Tree) 
     assert all(remote.event_enabled(event) for event in remote.events)
     (await open_file(tree, "set_event", os.O_WRONLY | os.O_TRUNC)).release()
     assert not any(remote.event_enabled(event) for event in remote.events)
+
+
+# --- a tracing directory -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("available_tracers", "nop\n"),
+        ("available_events", "".join(f"hypervisor:{name}\n" for name in EVENTS)),
+        ("trace_clock", "local [mono] boot\n"),
+        ("trace_options", ""),
+        ("events/hypervisor/enable", "0\n"),
+    ],
+)
+async def test_files_of_a_tracing_directory(tree: Tree, path: str, text: str) -> None:
+    assert await read_file(tree, f"/{path}") == text
+
+
+@pytest.mark.parametrize("name", ["local", "mono", "boot"])
+async def test_trace_clock_has_the_name_that_was_chosen(tree: Tree, name: str) -> None:
+    await write_file(tree, "/trace_clock", f"{name}\n".encode())
+    assert f"[{name}]" in (await read_file(tree, "/trace_clock")).split()
+    with raises_errno(errno.EINVAL):
+        await write_file(tree, "/trace_clock", b"x86-tsc")
+    assert f"[{name}]" in (await read_file(tree, "/trace_clock")).split()
+
+
+async def test_opening_trace_of_a_tracing_directory_with_o_trunc_forgets(
+    remote: Remote, tree: Tree
+) -> None:
+    await start_with(remote, "selftest")
+    write_ids(remote, range(5))
+    file = await open_file(tree, "/trace", os.O_WRONLY)
+    await file.write(b"0", os.getpid())
+    (await open_file(tree, "/trace", os.O_RDONLY | os.O_TRUNC)).release()
+    assert remote.statistics().cpus[0].unread == 5
+    (await open_file(tree, "/trace", os.O_WRONLY | os.O_TRUNC)).release()
+    assert remote.statistics().cpus[0].unread == 0

@@ -115,7 +115,7 @@ def test_memory_that_the_kernel_refuses_is_enomem_and_leaves_no_file(
 
 
 def _odd(*ops: Op) -> Event:
-    return Event(EventInfo(1, "probe", (), '""'), ops)
+    return Event(EventInfo(1, "probe", (), '""'), ops, '""')
 
 
 def _number(offset: int, size: int, width: int = 0) -> Number:

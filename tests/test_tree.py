@@ -47,6 +47,25 @@ _V1 = {
     "per_cpu/cpu{cpu}/buffer_size_kb": 0o440,
     "per_cpu/cpu{cpu}/trace_pipe_raw": 0o440,
 }
+_INSTANCE = {
+    **{row: mode for row, mode in _V1.items() if row and row != "selftest_event"},
+    "options/": 0o750,
+    "trace_clock": 0o640,
+    "trace_options": 0o440,
+    "trace_pipe": 0o440,
+    "events/{remote}/enable": 0o640,
+}
+_TRACING = {
+    **_INSTANCE,
+    "available_events": 0o440,
+    "available_tracers": 0o440,
+    "instances/": 0o750,
+    "printk_formats": 0o440,
+    "saved_cmdlines": 0o440,
+    "events/ftrace/": 0o755,
+    "events/ftrace/print/": 0o755,
+    "events/ftrace/print/format": 0o440,
+}
 _TEST = {**_COMMON, "trace_pipe": 0o440, "write_event": 0o200}
 _MAINLINE = {**_TEST, "trace_clock": 0o440}
 
@@ -55,7 +74,7 @@ def _expand(
     top: str, rows: dict[str, int], remote: str, events: tuple[str, ...], cpus: int
 ) -> dict[str, int]:
     return {
-        f"{top}/" + row.format(cpu=cpu, event=event, remote=remote): mode
+        top + row.format(cpu=cpu, event=event, remote=remote): mode
         for row, mode in rows.items()
         for cpu in range(cpus)
         for event in events
@@ -65,9 +84,12 @@ def _expand(
 def _expected(cpus: int) -> dict[str, int]:
     return {
         "remotes/": 0o750,
-        **_expand("hypervisor", _V1, "hypervisor", EVENTS, cpus),
-        **_expand("remotes/hypervisor", _MAINLINE, "hypervisor", EVENTS, cpus),
-        **_expand("remotes/test", _TEST, "test", ("selftest",), cpus),
+        "instances/hypervisor/": 0o750,
+        **_expand("", _TRACING, "hypervisor", EVENTS, cpus),
+        **_expand("instances/hypervisor/", _INSTANCE, "hypervisor", EVENTS, cpus),
+        **_expand("hypervisor/", _V1, "hypervisor", EVENTS, cpus),
+        **_expand("remotes/hypervisor/", _MAINLINE, "hypervisor", EVENTS, cpus),
+        **_expand("remotes/test/", _TEST, "test", ("selftest",), cpus),
     }
 
 
@@ -99,7 +121,7 @@ def _nodes(node: Node) -> Iterator[Node]:
         yield from _nodes(child)
 
 
-def test_tree_has_exactly_the_files_of_both_views_with_their_modes(
+def test_tree_has_exactly_the_files_of_its_views_with_their_modes(
     tree: Tree, still: Remote
 ) -> None:
     found = {node.path + "/" * node.is_dir: stat.S_IMODE(node.mode) for node in _nodes(tree.root)}
@@ -135,6 +157,7 @@ def test_hypervisor_that_is_named_test_takes_the_place_of_the_test_remote(
         ("hypervisor/events/hypervisor/selftest", 2),
         ("hypervisor/trace", 1),
         ("hypervisor/events/enable", 1),
+        ("events", 4),
         ("remotes", 4),
         ("remotes/hypervisor", 4),
         ("remotes/test", 4),
@@ -142,7 +165,7 @@ def test_hypervisor_that_is_named_test_takes_the_place_of_the_test_remote(
 )
 def test_nlink_counts_subdirectories(tree: Tree, still: Remote, path: str, nlink: int) -> None:
     assert tree.find(path).nlink == nlink
-    assert tree.root.nlink == 4
+    assert tree.root.nlink == 2 + 6
     assert tree.find("hypervisor/per_cpu").nlink == 2 + still.cpus
 
 
