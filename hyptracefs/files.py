@@ -14,8 +14,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
+import trio
+
 from hyptracefs.events import Event
 from hyptracefs.kstrto import kstrtoull
+from hyptracefs.processes import is_ending
 from hyptracefs.remote import Reader, Remote
 from hyptracefs.ring_buffer import ALL_CPUS
 
@@ -78,12 +81,18 @@ Show: TypeAlias = "Callable[[Place], str]"
 Store: TypeAlias = "Callable[[Place, bytes], Awaitable[None]]"
 
 
+async def _no_wait(remote: Remote) -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class Control:
     """A short text that is made when it is read, and parsed when it is written."""
 
     show: Show
     store: Store | None = None
+    # Waited for before the text is made or parsed.
+    settle: Callable[[Remote], Awaitable[None]] = _no_wait
 
     async def length(self, place: Place) -> int:
         """The current length: tools that splice or seek go by it."""
@@ -102,6 +111,7 @@ class _OpenControl(OpenFile):
     async def read(self, size: int, offset: int, nonblock: bool) -> bytes:
         # One text for all pieces of one reading.
         if offset == 0:
+            await self._kind.settle(self._place.remote)
             self._text = self._kind.show(self._place).encode("ascii")
         return self._text[offset : offset + size]
 
@@ -109,6 +119,7 @@ class _OpenControl(OpenFile):
         if self._kind.store is None:
             await super().write(data, caller)
         else:
+            await self._kind.settle(self._place.remote)
             await self._kind.store(self._place, data)
 
 
@@ -125,13 +136,34 @@ class Pipe:
         return 0
 
     async def open(self, place: Place, flags: int, caller: int) -> OpenFile:
-        return _OpenPipe(self, await place.remote.open_reader(place.cpu))
+        return _OpenPipe(self, await place.remote.open_reader(place.cpu), place.remote, caller)
+
+
+# Those that are open: whose, and who has opened them.
+_open_pipes: dict[OpenFile, tuple[Remote, int]] = {}
+
+_ENDING_S = 1.0
+_LOOK_S = 0.001
+
+
+async def ending_readers_close(remote: Remote) -> None:
+    """Wait for the readers that a signal has ended, but that have not got round to closing.
+
+    In a kernel that takes microseconds, so scripts rely on it: `kill $cat; cat buffer_size_kb`.
+    Here they need answers from us first.
+    """
+    with trio.move_on_after(_ENDING_S):
+        for pipe, (of, caller) in list(_open_pipes.items()):
+            while of is remote and pipe in _open_pipes and is_ending(caller):  # noqa: ASYNC110 (/proc tells nobody)
+                await trio.sleep(_LOOK_S)
+            await trio.lowlevel.checkpoint()  # there may be many
 
 
 class _OpenPipe(OpenFile):
     seekable = False
 
-    def __init__(self, kind: Pipe, reader: Reader) -> None:
+    def __init__(self, kind: Pipe, reader: Reader, remote: Remote, caller: int) -> None:
+        _open_pipes[self] = remote, caller
         self._kind = kind
         self._reader = reader
 
@@ -150,6 +182,7 @@ class _OpenPipe(OpenFile):
         return 0
 
     def release(self) -> None:
+        del _open_pipes[self]
         self._reader.close()
 
 

@@ -32,7 +32,15 @@ def _control(path: str, show: Show, store: Store | None = None) -> Row:
 
 # All views have these. Event directories are of eventfs, which has modes of its own.
 _COMMON = (
-    _control("buffer_size_kb", controls.show_buffer_size_kb, controls.store_buffer_size_kb),
+    Row(
+        "buffer_size_kb",
+        0o640,
+        Control(
+            controls.show_buffer_size_kb,
+            controls.store_buffer_size_kb,
+            files.ending_readers_close,
+        ),
+    ),
     _control("tracing_on", controls.show_tracing_on, controls.store_tracing_on),
     Row("per_cpu", 0o750),
     Row("per_cpu/cpu{cpu}", 0o750),
