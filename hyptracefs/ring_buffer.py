@@ -568,7 +568,7 @@ def _data_bytes(cpu: Any) -> int:
     shown = (*range(cpu.ring), *range(cpu.first, cpu.nr))
     pages = [cpu.index[number] for number in shown if cpu.index[number].entries]
     consumed: int = cpu.offset if pages and cpu.index[0].entries else 0
-    return sum(page.commit for page in pages) - consumed
+    return sum(int(page.commit) for page in pages) - consumed
 
 
 class Dump:
