@@ -46,7 +46,7 @@ def _named(directory: str) -> str:
 _REMEDIES = {
     errno.ENOTCONN: "a dead mount: remove it, with: umount -l {}",
     errno.ECONNABORTED: "a dead mount: remove it, with: umount -l {}",
-    errno.EACCES: "mounted by another user: mount it with -o allow_other",
+    errno.EACCES: f"mounted by another user: mount it with -o allow_other,uid={os.getuid()}",
 }
 
 

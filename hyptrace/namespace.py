@@ -64,19 +64,21 @@ def _unshare(flags: int) -> None:
 def _enter_as_user() -> None:
     """As unshare -rm: as root of a user namespace, one may mount in it."""
     user, group = os.geteuid(), os.getegid()
+    _unshare(_CLONE_NEWUSER | _CLONE_NEWNS)
+    for name, text in (
+        ("setgroups", "deny"),  # or the kernel takes no gid_map of a user
+        ("uid_map", f"0 {user} 1"),
+        ("gid_map", f"0 {group} 1"),
+    ):
+        Path("/proc/self", name).write_text(text, encoding="ascii")
+
+
+def _enter() -> None:
     try:
-        _unshare(_CLONE_NEWUSER | _CLONE_NEWNS)
-        for name, text in (
-            ("setgroups", "deny"),  # or the kernel takes no gid_map of a user
-            ("uid_map", f"0 {user} 1"),
-            ("gid_map", f"0 {group} 1"),
-        ):
-            Path("/proc/self", name).write_text(text, encoding="ascii")
-    except OSError as error:
-        raise click.ClickException(
-            "exec needs a mount namespace, and this machine gives users none "
-            f"({error.strerror}): run it as root, or allow user namespaces"
-        ) from None
+        _unshare(_CLONE_NEWNS)
+    except PermissionError:
+        _enter_as_user()
+    _mount("none", "/", flags=_MS_REC | _MS_SLAVE)
 
 
 def enter() -> None:
@@ -85,13 +87,9 @@ def enter() -> None:
     Mounts that others make still arrive here, but none of ours goes anywhere.
     """
     try:
-        _unshare(_CLONE_NEWNS)
-    except PermissionError:
-        _enter_as_user()
-    try:
-        _mount("none", "/", flags=_MS_REC | _MS_SLAVE)
+        _enter()
     except OSError as error:
         raise click.ClickException(
-            f"this machine lets nobody mount here ({error.strerror}): run it as root, outside "
-            "of a container"
+            f"exec needs a mount namespace, and this machine gives you none ({error.strerror}): "
+            "run it as root, or allow user namespaces"
         ) from None
