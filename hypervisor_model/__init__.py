@@ -4,7 +4,15 @@ A world of its own: it knows nothing of the mount, and the host reaches it throu
 hypercalls and shared pages only.
 """
 
-from hypervisor_model.model import EventInfo, FieldInfo, Hypervisor, RemoteTest, SymbolTable
+from hypervisor_model.model import (
+    EventInfo,
+    FieldInfo,
+    Format,
+    FormatTable,
+    Hypervisor,
+    RemoteTest,
+    SymbolTable,
+)
 from hypervisor_model.script import Program, Step, Workload
 from hypervisor_model.workloads import MIXES, WORKLOADS, load_workload
 
@@ -13,6 +21,8 @@ __all__ = [
     "WORKLOADS",
     "EventInfo",
     "FieldInfo",
+    "Format",
+    "FormatTable",
     "Hypervisor",
     "Program",
     "RemoteTest",

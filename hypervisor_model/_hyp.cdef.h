@@ -44,7 +44,21 @@ struct hyp_symbol_table {
 	const char *fallback;
 };
 
+struct hyp_string_fmt {
+	const char *text;
+	uint32_t nr_args;
+};
+
+struct hyp_format_table {
+	const char *event;
+	const char *index;
+	const char *args;
+	const struct hyp_string_fmt *formats;
+	uint32_t nr_formats;
+};
+
 const struct hyp_event_desc *hyp_event_desc(uint32_t index);
 const struct hyp_event_desc *remote_test_event_desc(uint32_t index);
 int remote_test_create(uint32_t nr_cpus, struct hyp **remote);
 const struct hyp_symbol_table *hyp_symbol_table(uint32_t index);
+const struct hyp_format_table *hyp_format_table(uint32_t index);

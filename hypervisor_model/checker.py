@@ -34,6 +34,7 @@ _INSIDE = {
     "host_hcall": frozenset(["hvc"]),
     "host_mem_abort": frozenset(["host_abort"]),
     "host_smc": frozenset(["smc"]),
+    "hyp_printk": frozenset(["hvc", "smc", "psci"]),
     "iommu_idmap": frozenset(["host_abort", "hvc"]),
     "psci_mem_protect": frozenset(["hvc", "smc"]),
     "selftest": frozenset(["hvc"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -40,6 +41,27 @@ class SymbolTable(NamedTuple):
     function: str
     symbols: tuple[tuple[int, str], ...]
     fallback: str | None
+
+
+class Format(NamedTuple):
+    """A format of printk-like events, and how many u64s it prints."""
+
+    text: str
+    nr_args: int
+
+
+@dataclass(frozen=True)
+class FormatTable:
+    """What the records of `event` print.
+
+    The format that their field `index` counts, from 0, with the u64s that begin at their
+    field `args`.
+    """
+
+    event: str
+    index: str
+    args: str
+    formats: tuple[Format, ...]
 
 
 _U64_MAX = 2**64 - 1
@@ -92,9 +114,30 @@ def _symbol_tables() -> tuple[SymbolTable, ...]:
     )
 
 
+def describe_formats() -> tuple[FormatTable, ...]:
+    """The tables of all events that print by formats."""
+    return tuple(
+        FormatTable(
+            _text(table.event),
+            _text(table.index),
+            _text(table.args),
+            tuple(
+                Format(_text(table.formats[i].text), table.formats[i].nr_args)
+                for i in range(table.nr_formats)
+            ),
+        )
+        for table in _until_null(lib.hyp_format_table)
+    )
+
+
 def _reason_numbers(tables: tuple[SymbolTable, ...]) -> dict[str, int]:
     [reasons] = (table for table in tables if table.function == "__hyp_enter_exit_reason_str")
     return {name: number for number, name in reasons.symbols}
+
+
+def _format_numbers(tables: tuple[FormatTable, ...]) -> dict[str, int]:
+    [printk] = tables
+    return {form.text: number for number, form in enumerate(printk.formats)}
 
 
 class _Remote:
@@ -150,6 +193,7 @@ class Hypervisor(_Remote):
         super().__init__(cpus, lib.hyp_create)
         self.events = describe_events()
         self.symbol_tables = _symbol_tables()
+        self.format_tables = describe_formats()
         arrays: dict[int, Any] = {}
         for cpu, steps in workload.scripts.items():
             # CPUs may share a script.
@@ -164,11 +208,11 @@ class Hypervisor(_Remote):
         _check(lib.hyp_start(self._hyp), "start the CPU threads")
 
     def _steps(self, steps: list[Step]) -> Any:
-        reasons = _reason_numbers(self.symbol_tables)
+        names = _reason_numbers(self.symbol_tables) | _format_numbers(self.format_tables)
         indices = {event.name: index for index, event in enumerate(self.events)}
 
         def number(arg: int | str) -> int:
-            return reasons[arg] if isinstance(arg, str) else arg & _U64_MAX
+            return names[arg] if isinstance(arg, str) else arg & _U64_MAX
 
         return ffi.new(
             "struct pcpu_step[]",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from hypervisor_model.model import EventInfo, describe_events
+from hypervisor_model.model import EventInfo, FormatTable, describe_events, describe_formats
 from hypervisor_model.script import Step, Workload
 
 # After its last event a recording goes on with its first one. How long the CPU takes
@@ -37,33 +37,62 @@ class _Parser(NamedTuple):
 
     pattern: re.Pattern[str]
     values: tuple[tuple[int, Callable[[str], int | str]], ...]  # field by field: group, type
+    first: tuple[str, ...] = ()  # arguments before these
 
     def args(self, text: str) -> tuple[int | str, ...] | None:
         match = self.pattern.fullmatch(text)
         if match is None:
             return None
-        return tuple(convert(match[group]) for group, convert in self.values)
+        return (*self.first, *(convert(match[group]) for group, convert in self.values))
+
+
+def _pattern(name: str, form: str) -> re.Pattern[str]:
+    """What an event `name` prints by the format `form`, with a group for each conversion."""
+    texts = [re.escape(text) for text in _CONVERSION.split(form)[::2]]
+    groups = [_KINDS[kind][0] for kind in _CONVERSION.findall(form)]
+    rest = (group + text for group, text in zip(groups, texts[1:], strict=True))
+    return re.compile(f"{name} {texts[0]}{''.join(rest)}")
+
+
+def _converters(form: str) -> list[Callable[[str], int | str]]:
+    return [_KINDS[kind][1] for kind in _CONVERSION.findall(form)]
 
 
 def _parser(event: EventInfo) -> _Parser:
     """Of a print format that prints each field once."""
     form, _, arguments = event.print_fmt[1:].partition('"')
-    texts = [re.escape(text) for text in _CONVERSION.split(form)[::2]]
-    kinds = [_KINDS[kind] for kind in _CONVERSION.findall(form)]
+    converters = _converters(form)
     printed = re.findall(r"REC->(\w+)", arguments)
-    groups = [pattern for pattern, _ in kinds]
-    pattern = texts[0] + "".join(
-        group + text for group, text in zip(groups, texts[1:], strict=True)
-    )
-    values = []
-    for field in event.fields:
-        at = printed.index(field.name)
-        values.append((at + 1, kinds[at][1]))
-    return _Parser(re.compile(f"{event.name} {pattern}"), tuple(values))
+    places = [printed.index(field.name) for field in event.fields]
+    values = tuple((at + 1, converters[at]) for at in places)
+    return _Parser(_pattern(event.name, form), values)
 
 
-def _parsers() -> dict[str, _Parser]:
-    return {event.name: _parser(event) for event in describe_events()}
+def _format_parsers(table: FormatTable) -> list[_Parser]:
+    """Of the formats of an event; a text that two of them could have given is the first one's."""
+    return [
+        _Parser(
+            _pattern(table.event, form.text.rstrip("\n")),
+            tuple(enumerate(_converters(form.text), 1)),
+            (form.text,),
+        )
+        for form in table.formats
+    ]
+
+
+_Parsers = dict[str, list[_Parser]]
+
+
+def _parsers() -> _Parsers:
+    by_format = {table.event: _format_parsers(table) for table in describe_formats()}
+    events = (event for event in describe_events() if event.name not in by_format)
+    return by_format | {event.name: [_parser(event)] for event in events}
+
+
+def _args(text: str, parsers: _Parsers) -> tuple[int | str, ...] | None:
+    """Arguments of the event that prints as `text`; None: there is no such event, or format."""
+    found = (parser.args(text) for parser in parsers.get(text.partition(" ")[0], ()))
+    return next((args for args in found if args is not None), None)
 
 
 # --- the lines ----------------------------------------------------------------------------
@@ -84,7 +113,7 @@ class Recording:
         steps.append(step)
 
 
-def _add_line(recording: Recording, line: str, parsers: dict[str, _Parser]) -> None:
+def _add_line(recording: Recording, line: str, parsers: _Parsers) -> None:
     if gap := _GAP.fullmatch(line):
         recording.skipped["gaps"] += 1
         steps = recording.steps.get(int(gap["cpu"]))
@@ -94,13 +123,12 @@ def _add_line(recording: Recording, line: str, parsers: dict[str, _Parser]) -> N
     match = _LINE.fullmatch(line)
     if match is None:
         raise ValueError(f"no line of a trace_pipe: {line[:80]!r}")
-    name = match["text"].partition(" ")[0]
-    args = parsers[name].args(match["text"]) if name in parsers else None
+    args = _args(match["text"], parsers)
     if args is None or "unknown" in args:
         recording.skipped["unknown events"] += 1
         return
     at = (int(match["sec"]) * 1_000_000 + int(match["usec"])) * 1000
-    recording.add(int(match["cpu"]), Step(at, name, args))
+    recording.add(int(match["cpu"]), Step(at, match["text"].partition(" ")[0], args))
 
 
 def parse_recording(lines: Iterable[str]) -> Recording:

@@ -14,7 +14,9 @@ class Step(NamedTuple):
 
     at: int  # ns from the start of the script
     event: str
-    args: tuple[int | str, ...]  # its fields, in their order; text: what a symbol prints as
+    # its fields, in their order, text: what a symbol prints as; of hyp_printk the text of the
+    # format, or its number, and the arguments
+    args: tuple[int | str, ...]
 
     @property
     def enter(self) -> bool:

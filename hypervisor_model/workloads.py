@@ -101,6 +101,11 @@ MIXES: dict[str, list[_Event]] = {
     "all": [
         *_trap("hvc", ("host_hcall", (7, 0)), ("selftest", (1,))),
         *_trap("hvc", ("host_hcall", (23, 0)), ("psci_mem_protect", (1, 0))),
+        *_trap(
+            "hvc",
+            ("host_hcall", (999, 1)),
+            ("hyp_printk", ("host made unknown hypercall %u\n", 999)),
+        ),
         *_trap("sys"),
         *_trap(
             "host_abort",

@@ -15,7 +15,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar
 
-from hypervisor_model import EventInfo, FieldInfo, SymbolTable
+from hypervisor_model import EventInfo, FieldInfo, Format, FormatTable, SymbolTable
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +27,16 @@ MAX_CPUS = 1024
 MAX_EVENTS = 4096
 MAX_SYMBOLS = 256  # tables
 MAX_FIELDS = 64  # of an event
+MAX_FORMATS = 65536  # of all events together
+MAX_FORMATS_MSGS = 512
+MAX_FORMAT_ARGS = 8  # of a format
+MAX_FORMAT = 247  # characters of one
 MAX_NAME = 63  # characters of a text that has an array
 
 MAX_ID = 2**16 - 1
 MAX_PAYLOAD = 4072  # bytes; RB_MAX_PAYLOAD
 MAX_PRINT_FMT = 4096  # characters
-# Characters of all print formats: to compile them takes time, and memory.
+# Characters of all print formats, and of all formats: to compile them takes time, and memory.
 MAX_PRINT_FMTS = 1 << 20
 
 _COUNTERS = (1, 2)  # enum hyp_counter
@@ -53,7 +57,9 @@ class Hello(NamedTuple):
     counter: int  # enum hyp_counter
     nr_events: int  # messages that follow
     nr_symbols: int  # messages that follow those
+    nr_formats: int  # messages that follow those
     counter_hz: int  # about; 0: unknown
+    nr_spares: int = 0  # pages of each CPU that it takes as spares
 
 
 def _broken(why: str) -> OSError:
@@ -105,6 +111,10 @@ _HELLO_RULES: _Rules[Hello] = (
     ("the counter is unknown", lambda hello: hello.counter in _COUNTERS),
     (f"over {MAX_EVENTS} events", lambda hello: hello.nr_events <= MAX_EVENTS),
     (f"over {MAX_SYMBOLS} symbol tables", lambda hello: hello.nr_symbols <= MAX_SYMBOLS),
+    (
+        f"over {MAX_FORMATS_MSGS} messages of formats",
+        lambda hello: hello.nr_formats <= MAX_FORMATS_MSGS,
+    ),
 )
 
 _FIELD_RULES: _Rules[FieldInfo] = (
@@ -115,7 +125,7 @@ _FIELD_RULES: _Rules[FieldInfo] = (
         f"the type is no printable text of at most {MAX_NAME} characters without ;",
         lambda field: _is_printable(field.type, MAX_NAME) and ";" not in field.type,
     ),
-    ("it has no size", lambda field: field.size > 0),
+    ("it has no size", lambda field: field.size > 0 or field.type.endswith("[]")),
     ("it lies over the id", lambda field: field.offset >= _ID_SIZE),
     (
         f"it ends behind the {MAX_PAYLOAD} bytes of a payload",
@@ -169,6 +179,77 @@ _TABLE_RULES: _Rules[_Table] = (
 )
 
 
+# --- formats ------------------------------------------------------------------------------
+
+_FormatsOf = tuple[FormatTable, EventInfo | None]
+"""A table, and the event that it is about, if there is one."""
+
+_INDEX_SIZES = (1, 2, 4, 8)
+
+
+def _field(of: _FormatsOf, name: str) -> FieldInfo | None:
+    _, event = of
+    fields = event.fields if event else ()
+    return next((field for field in fields if field.name == name), None)
+
+
+def _has_index(of: _FormatsOf) -> bool:
+    index = _field(of, of[0].index)
+    return index is not None and index.size in _INDEX_SIZES and not index.signed
+
+
+def _has_args(of: _FormatsOf) -> bool:
+    args = _field(of, of[0].args)
+    return args is not None and args.offset + 8 * MAX_FORMAT_ARGS <= MAX_PAYLOAD
+
+
+def _is_format(form: Format) -> bool:
+    return _is_printable(form.text.translate({ord("\n"): " ", ord("\t"): " "}), MAX_FORMAT)
+
+
+_FORMATS_RULES: _Rules[_FormatsOf] = (
+    ("there is no such event", lambda of: of[1] is not None),
+    ("the index is no unsigned field of 1, 2, 4 or 8 bytes", _has_index),
+    (f"no field has room for {MAX_FORMAT_ARGS} arguments", _has_args),
+    (
+        f"a format takes over {MAX_FORMAT_ARGS} arguments",
+        lambda of: all(form.nr_args <= MAX_FORMAT_ARGS for form in of[0].formats),
+    ),
+    (
+        f"a format is not printable, or over {MAX_FORMAT} characters",
+        lambda of: all(map(_is_format, of[0].formats)),
+    ),
+)
+
+_ALL_FORMATS_RULES: _Rules[Sequence[FormatTable]] = (
+    ("two tables of formats for one event", lambda of: _unique(table.event for table in of)),
+    (
+        f"over {MAX_FORMATS} formats",
+        lambda of: sum(len(table.formats) for table in of) <= MAX_FORMATS,
+    ),
+    (
+        f"formats of over {MAX_PRINT_FMTS} characters in all",
+        lambda of: sum(len(form.text) for table in of for form in table.formats) <= MAX_PRINT_FMTS,
+    ),
+)
+
+
+def _check_formats(tables: Sequence[FormatTable], infos: Sequence[EventInfo], who: str) -> None:
+    by_name = {event.name: event for event in infos}
+    for table in tables:
+        of = (table, by_name.get(table.event))
+        _ask(_FORMATS_RULES, of, f"{who}: formats of {table.event!r}")
+    _ask(_ALL_FORMATS_RULES, tables, who)
+
+
+def join_formats(parts: Iterable[FormatTable]) -> tuple[FormatTable, ...]:
+    """One table for each event: what comes later about it goes on where the first one ended."""
+    joined: dict[tuple[str, str, str], list[Format]] = {}
+    for part in parts:
+        joined.setdefault((part.event, part.index, part.args), []).extend(part.formats)
+    return tuple(FormatTable(*key, tuple(formats)) for key, formats in joined.items())
+
+
 _ODD_IDS = {5: "perfetto may take it for ftrace/print"}
 
 
@@ -180,9 +261,12 @@ def _check_event(event: EventInfo, where: str) -> None:
 
 
 def check_table(
-    infos: Sequence[EventInfo], tables: Sequence[SymbolTable], who: str = "hypervisor"
+    infos: Sequence[EventInfo],
+    tables: Sequence[SymbolTable],
+    formats: Sequence[FormatTable] = (),
+    who: str = "hypervisor",
 ) -> None:
-    """Make sure that events and symbols can be shown as files, rendered, and read by tools.
+    """Make sure that all of it can be shown as files, rendered, and read by tools.
 
     `who` begins messages. Raises OSError EPROTO that names the event and what is wrong.
     """
@@ -191,6 +275,7 @@ def check_table(
     for table in tables:
         _ask(_SYMBOLS_RULES, table, f"{who}: symbols {table.function!r}")
     _ask(_TABLE_RULES, (infos, tables), who)
+    _check_formats(formats, infos, who)
     for event in infos:
         if event.id in _ODD_IDS:
             log.warning("%s: event %s: id %d: %s", who, event.name, event.id, _ODD_IDS[event.id])
@@ -199,10 +284,13 @@ def check_table(
 # --- from bytes -----------------------------------------------------------------------------
 
 _HELLO = struct.Struct("<8sIi64sIIIIIIQ")
+_HELLO_SPARES = struct.Struct("<II")  # behind it, from producers that have spares
 _EVENT = struct.Struct("<64sIIII")
 _FIELD = struct.Struct("<64s64sIIII")
 _SYMBOLS = struct.Struct("<64s64sII")
 _SYMBOL = struct.Struct("<Q64s")
+_FORMATS = struct.Struct("<64s64s64sII")
+_FORMAT = struct.Struct("<II248s")
 
 
 def _begin(message: bytes, layout: struct.Struct, what: str) -> tuple[Any, ...]:
@@ -230,16 +318,18 @@ def _text(data: bytes, what: str) -> str:
 def decode_hello(message: bytes) -> Hello:
     """What a hyp_hello says. Raises OSError EPROTO, also for what is not supported."""
     what = "hello"
-    magic, version, error, name, *numbers, hz = _begin(message, _HELLO, what)
+    magic, version, error, name, *numbers = _begin(message, _HELLO, what)
     if magic != MAGIC:
         raise _broken(f"{what}: this is no hypervisor")
     if version != VERSION:
         raise _broken(f"{what}: version {version} of the protocol, not {VERSION}")
-    _check_size(message, _HELLO.size, what)
+    more = message[_HELLO.size :]
+    if more:
+        _check_size(message, _HELLO.size + _HELLO_SPARES.size, what)
+        numbers.append(_HELLO_SPARES.unpack(more)[0])
     if not -_MAX_ERRNO <= error <= 0:
         raise _broken(f"{what}: {error} is no error")
-    cpus, page_size, counter, nr_events, nr_symbols, _ = numbers
-    hello = Hello(-error, _text(name, what), cpus, page_size, counter, nr_events, nr_symbols, hz)
+    hello = Hello(-error, _text(name, what), *numbers)
     if not hello.error:
         _ask(_HELLO_RULES, hello, f"{what} of {hello.name!r}")
     return hello
@@ -278,4 +368,18 @@ def decode_symbols(message: bytes) -> SymbolTable:
         _text(function, what),
         tuple((value, _text(text, what)) for value, text in symbols),
         _text(fallback, what),
+    )
+
+
+def decode_formats(message: bytes) -> FormatTable:
+    """What a hyp_formats_msg says; check_table() has yet to ask. Raises OSError EPROTO."""
+    event, index, args, nr_formats, _ = _begin(message, _FORMATS, "formats")
+    what = f"formats of {_text(event, 'formats')!r}"
+    _check_size(message, _FORMATS.size + nr_formats * _FORMAT.size, what)
+    formats = _FORMAT.iter_unpack(message[_FORMATS.size :])
+    return FormatTable(
+        _text(event, what),
+        _text(index, what),
+        _text(args, what),
+        tuple(Format(_text(text, what), nr_args) for nr_args, _, text in formats),
     )

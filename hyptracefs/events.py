@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from hypervisor_model import EventInfo, FieldInfo, SymbolTable
-from hyptracefs.print_fmt import Op, compile_print_fmt, portable_print_fmt, raw_operations
+from hypervisor_model import EventInfo, FieldInfo, FormatTable, SymbolTable
+from hyptracefs.print_fmt import (
+    Number,
+    Op,
+    compile_format,
+    compile_print_fmt,
+    portable_print_fmt,
+    raw_format,
+    raw_operations,
+)
 
 log = logging.getLogger(__name__)
 
-__all__ = ["Event", "EventInfo", "FieldInfo", "SymbolTable", "compile_events"]
+__all__ = [
+    "Event",
+    "EventInfo",
+    "FieldInfo",
+    "FormatTable",
+    "Formats",
+    "SymbolTable",
+    "compile_events",
+]
 
 _COMMON_TYPE = FieldInfo("unsigned short", "common_type", 0, 2, signed=False)
 
@@ -31,12 +47,24 @@ _MAX_ID = 2**16 - 1
 
 
 @dataclass(frozen=True)
+class Formats:
+    """What records print that say so themselves: their field `index` counts `lines`."""
+
+    index: FieldInfo
+    lines: tuple[tuple[Op, ...], ...]
+
+
+@dataclass(frozen=True)
 class Event:
-    """An event: its description, and the operations that render its text."""
+    """An event: its description, and the operations that render its text.
+
+    With `formats`, `ops` are for the records that name none of them.
+    """
 
     info: EventInfo
     ops: tuple[Op, ...]
     portable_fmt: str  # the print format, with nothing in it that only we know
+    formats: Formats | None = None
 
     @property
     def name(self) -> str:
@@ -104,6 +132,34 @@ def _line(info: EventInfo, printed: tuple[Op, ...]) -> tuple[Op, ...]:
     return (f"{info.name} ", *printed) if printed else (info.name,)
 
 
+def _format_lines(info: EventInfo, table: FormatTable) -> Iterator[tuple[Op, ...]]:
+    """Operations of the line of each format. Those that are shown raw are said together."""
+    [args] = (field for field in info.fields if field.name == table.args)
+    refused = []
+    for form in table.formats:
+        try:
+            ops = compile_format(form, args.offset)
+        except ValueError as error:
+            refused.append(str(error))
+            ops = raw_format(form, args.offset)
+        yield (f"{info.name} ", *ops)
+    if refused:
+        log.warning(
+            "event %s: %d of its %d formats shown raw, the first one: %s",
+            info.name,
+            len(refused),
+            len(table.formats),
+            refused[0],
+        )
+
+
+def _formatted(info: EventInfo, table: FormatTable) -> Event:
+    [index] = (field for field in info.fields if field.name == table.index)
+    unknown = (f"{info.name} Unknown hyp_string_fmt ID ", Number(index, "unsigned", 0, ""))
+    lines = tuple(_format_lines(info, table))
+    return Event(info, unknown, portable_print_fmt(info.print_fmt, ()), Formats(index, lines))
+
+
 def _event(info: EventInfo, tables: Sequence[SymbolTable]) -> Event:
     portable = portable_print_fmt(info.print_fmt, tables)
     try:
@@ -113,10 +169,20 @@ def _event(info: EventInfo, tables: Sequence[SymbolTable]) -> Event:
         return Event(info, _line(info, raw_operations(info)), portable)
 
 
-def compile_events(infos: Sequence[EventInfo], tables: Sequence[SymbolTable]) -> tuple[Event, ...]:
+def compile_events(
+    infos: Sequence[EventInfo],
+    tables: Sequence[SymbolTable],
+    formats: Sequence[FormatTable] = (),
+) -> tuple[Event, ...]:
     """Events with their operations, sorted by name.
 
-    An event whose print format cannot be rendered is shown raw (`name=value`), with a warning.
+    `formats` are those that records of events name themselves; the print format of such an
+    event is for others to read. What cannot be rendered is shown raw, with a warning: an event
+    as `name=value`, a format as its text with `(0x1, 0x2)` behind it.
     """
-    events = (_event(info, tables) for info in infos)
+    formatted = {table.event: table for table in formats}
+    events = (
+        _formatted(info, formatted[info.name]) if info.name in formatted else _event(info, tables)
+        for info in infos
+    )
     return tuple(sorted(events, key=lambda event: event.name))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from hyptracefs.clock import Conversion
 from hyptracefs.ring_buffer import Counter, Hvc, hvc_call
@@ -21,11 +22,19 @@ def _never() -> str:
     return ""
 
 
-class Hypercalls:
-    """The eight calls, through the conduit at address `conduit`. The swap is made in C.
+@dataclass(frozen=True)
+class Traits:
+    """What one hypervisor does in another way than the next."""
 
-    `gone()` says why nobody answers any more, and nothing while somebody does. `counter`
-    stamps the events, at about `counter_hz`; 0: unknown.
+    counter: int = Counter.CPU  # which stamps the events
+    counter_hz: int = 0  # about; 0: unknown
+    max_spares: int = 0  # pages of each CPU that it takes as spares
+
+
+class Hypercalls:
+    """The eight calls, through the conduit at address `conduit`. The swaps are made in C.
+
+    `gone()` says why nobody answers any more, and nothing while somebody does.
     """
 
     def __init__(
@@ -33,14 +42,12 @@ class Hypercalls:
         conduit: int,
         cpus: int,
         gone: Callable[[], str] = _never,
-        counter: int = Counter.CPU,
-        counter_hz: int = 0,
+        traits: Traits | None = None,
     ) -> None:
         self.conduit = conduit
         self.cpus = cpus
         self.gone = gone
-        self.counter = counter
-        self.counter_hz = counter_hz
+        self.traits = traits or Traits()
 
     def _call(self, nr: Hvc, *args: int, cpu: int = HOST_CPU) -> None:
         result = hvc_call(self.conduit, cpu, nr, args)
@@ -48,9 +55,12 @@ class Hypercalls:
             why = os.strerror(-result)
             raise OSError(-result, f"hypervisor: {nr.name.lower()}{args}: {why}")
 
-    def load(self, desc_offset: int, desc_size: int, memory: int) -> None:
-        """Hand over the buffers: a sealed memfd, and where in it its descriptor lies."""
-        self._call(Hvc.TRACING_LOAD, desc_offset, desc_size, memory)
+    def load(self, desc_offset: int, desc_size: int, memory: int, spares: int) -> None:
+        """Hand over the buffers: a sealed memfd, and where in it its descriptor lies.
+
+        The last `spares` pages of each CPU are spares.
+        """
+        self._call(Hvc.TRACING_LOAD, desc_offset, desc_size, memory, spares)
 
     def unload(self) -> None:
         """Take them back; fine when there are none."""

@@ -8,12 +8,13 @@ What is understood prints what printf() of the kernel would, but for what is sai
 
     %d %i %u %x    a field, with hh h l ll z: hh and h cut it, the others say nothing; a
                    negative one in %u and %x as many bits as the field has
-    %X             likewise, with the digits of %x
+    %X             likewise, in upper case
     %c             a field's low byte; \x00 to \x1f and \x7f to \xff in this form
     %p %px %pK     a field, as %016llx
     %s             name(REC->field), `name` a symbol table;
-                   __print_symbolic(REC->field, { value, "text" }, ...): others as 0x%lx,
-                   but `0x?` what is over 255 and over all named values
+                   __print_symbolic(REC->field, { value, "text" }, ...): others as 0x%lx;
+                   REC->field, a char array of up to 255 bytes: to its first zero byte, with
+                   `.` for what cannot be printed
     %%
 
 Widths up to 255; the flags `0`, `-` and `#` (with a width only if with `0` or `-`); the escapes
@@ -25,9 +26,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from functools import lru_cache
+from typing import Literal, NamedTuple, Protocol
 
-from hypervisor_model import EventInfo, FieldInfo, SymbolTable
+from hypervisor_model import EventInfo, FieldInfo, Format, SymbolTable
 
 Base = Literal["signed", "unsigned", "hex"]
 
@@ -38,7 +40,7 @@ class Number(NamedTuple):
     field: FieldInfo
     base: Base
     width: int
-    flags: str  # of "0" and "-"
+    flags: str  # of "0" and "-"; "X": in upper case
 
 
 class Symbol(NamedTuple):
@@ -50,7 +52,15 @@ class Symbol(NamedTuple):
     flags: str
 
 
-Op = str | Number | Symbol
+class String(NamedTuple):
+    """Print a field, an array of characters, up to its first zero byte."""
+
+    field: FieldInfo
+    width: int
+    flags: str
+
+
+Op = str | Number | Symbol | String
 """A string is printed as it is."""
 
 MAX_SYMBOLS = 4096
@@ -59,6 +69,8 @@ MAX_SYMBOLS = 4096
 _MAX_WIDTH = 255
 _MAX_SHOWN = 120  # characters of a print format in a message
 _FIELD_SIZES = (1, 2, 4, 8)
+_MAX_STRING = 255
+_CHARACTER_ARRAY = re.compile(r"(?:(?:un)?signed )?char ?\[\d*\]|[us]8 ?\[\d*\]")
 _U64 = 1 << 64
 
 
@@ -75,13 +87,6 @@ def _in_field(value: int, field: FieldInfo) -> int | None:
     return (value - half) % (1 << bits) if value < 1 << bits else None
 
 
-def _hex(held: int, field: FieldInfo) -> str:
-    """`held`, the unsigned content of `field`, as the kernel's 0x%lx shows it."""
-    bits = 8 * field.size
-    negative = field.signed and held >> (bits - 1)
-    return f"{(held - (1 << bits)) % _U64 if negative else held:#x}"
-
-
 def _named(table: SymbolTable, field: FieldInfo) -> dict[int, str]:
     """Texts by what `field` then holds, unsigned. Raises ValueError from MAX_SYMBOLS on."""
     named: dict[int, str] = {}
@@ -95,17 +100,16 @@ def _named(table: SymbolTable, field: FieldInfo) -> dict[int, str]:
     return named
 
 
-def symbol_texts(table: SymbolTable, field: FieldInfo) -> tuple[list[str], str]:
-    """Texts for 0, 1, ... as `field` holds them, unsigned; and the text for all others.
+def symbol_texts(table: SymbolTable, field: FieldInfo) -> list[str]:
+    """Texts for 0, 1, ... as `field` holds them, unsigned; all others have the fallback.
+
+    Without a fallback "" stands for what has no text: the kernel takes an empty one for none.
 
     Raises ValueError when `table` names a value from MAX_SYMBOLS on.
     """
     named = _named(table, field)
     nr = 1 + max(named, default=-1)
-    if table.fallback is not None:
-        return [named.get(held, table.fallback) for held in range(nr)], table.fallback
-    # The kernel takes an empty text for none.
-    return [named.get(held) or _hex(held, field) for held in range(max(nr, 256))], "0x?"
+    return [named.get(held, table.fallback or "") for held in range(nr)]
 
 
 def _character(code: int) -> str:
@@ -212,13 +216,23 @@ class _Arguments:
             raise ValueError("fewer arguments than conversions")
         return argument
 
-    def _field(self, tokens: Sequence[str]) -> FieldInfo:
+    def _any_field(self, tokens: Sequence[str]) -> FieldInfo:
         name = _field_name(tokens)
         if name is None:
             raise ValueError(f"argument {''.join(tokens)!r} is not supported")
         if name not in self._fields:
             raise ValueError(f"no field {name!r}")
-        field = self._fields[name]
+        return self._fields[name]
+
+    def _string(self, tokens: Sequence[str]) -> FieldInfo:
+        field = self._any_field(tokens)
+        if not _CHARACTER_ARRAY.fullmatch(field.type) or not 1 <= field.size <= _MAX_STRING:
+            raise ValueError(f"field {field.name!r} is no char array of 1 to {_MAX_STRING} bytes")
+        return field
+
+    def _field(self, tokens: Sequence[str]) -> FieldInfo:
+        field = self._any_field(tokens)
+        name = field.name
         if field.size not in _FIELD_SIZES:
             raise ValueError(f"field {name!r} has {field.size} bytes")
         return field
@@ -230,11 +244,13 @@ class _Arguments:
             raise ValueError(f"no symbol table {function!r}")
         return self._tables[function]
 
-    def number(self) -> FieldInfo:
-        return self._field(self._take())
+    def number(self, length: str) -> FieldInfo:
+        return _cut(self._field(self._take()), length)
 
-    def symbol(self) -> tuple[FieldInfo, SymbolTable]:
+    def text(self) -> tuple[FieldInfo, SymbolTable | None]:
         argument = self._take()
+        if _field_name(argument):
+            return self._string(argument), None
         if argument[1:2] != ["("] or argument[-1] != ")":
             raise ValueError(f"argument {''.join(argument)!r} is no text")
         of, *pairs = _split(argument[2:-1]) or [[]]
@@ -245,6 +261,30 @@ class _Arguments:
     def end(self) -> None:
         if left := len(list(self._left)):
             raise ValueError(f"{left} arguments too many")
+
+
+class _Word:
+    """An argument of a format of printk-like events: the u64 at `offset` of the record."""
+
+    def __init__(self, offset: int) -> None:
+        self._offset = offset
+
+    def number(self, length: str) -> FieldInfo:
+        """As in C, a conversion takes the low bytes that it has a use for."""
+        return FieldInfo("u64", "", self._offset, _SIZES[length], signed=False)
+
+    def text(self) -> tuple[FieldInfo, SymbolTable | None]:
+        raise ValueError("an argument is no text")
+
+
+class _Taken(Protocol):
+    """Arguments, taken one after the other."""
+
+    def number(self, length: str) -> FieldInfo:
+        """What a conversion with the length modifier `length` prints."""
+
+    def text(self) -> tuple[FieldInfo, SymbolTable | None]:
+        """What %s prints: a field by a table; None: an array of characters."""
 
 
 # --- conversions ---------------------------------------------------------------------------
@@ -274,6 +314,7 @@ _PIECE = re.compile(
     r"%(?P<flags>[-0#]*)(?P<width>[1-9][0-9]*|)(?P<length>hh|h|ll|l|z|)"
     r"(?P<letter>[diuxXcs]|p[A-Za-z0-9]*)"
 )
+_WORD = 8
 _SIZES = {"hh": 1, "h": 2, "": 4, "l": 8, "ll": 8, "z": 8}  # of what is printed, bytes
 
 
@@ -282,45 +323,49 @@ def _cut(field: FieldInfo, length: str) -> FieldInfo:
     return field._replace(size=min(field.size, _SIZES[length])) if "h" in length else field
 
 
-def _signed(conversion: _Conversion, arguments: _Arguments) -> Iterator[Op]:
-    field = _cut(arguments.number(), conversion.length)
+def _signed(conversion: _Conversion, arguments: _Taken) -> Iterator[Op]:
+    field = arguments.number(conversion.length)
     # C makes what is narrower than the conversion wider first, by its own sign.
     narrower = field.size < _SIZES[conversion.length]
     base: Base = "unsigned" if narrower and not field.signed else "signed"
     yield Number(field, base, conversion.width, conversion.alignment)
 
 
-def _unsigned(conversion: _Conversion, arguments: _Arguments) -> Iterator[Op]:
-    field = _cut(arguments.number(), conversion.length)
+def _unsigned(conversion: _Conversion, arguments: _Taken) -> Iterator[Op]:
+    field = arguments.number(conversion.length)
     yield Number(field, "unsigned", conversion.width, conversion.alignment)
 
 
-def _hexadecimal(conversion: _Conversion, arguments: _Arguments) -> Iterator[Op]:
-    field = _cut(arguments.number(), conversion.length)
-    width = conversion.width
+def _hexadecimal(conversion: _Conversion, arguments: _Taken) -> Iterator[Op]:
+    field = arguments.number(conversion.length)
+    width, upper = conversion.width, conversion.letter == "X"
     if "#" in conversion.flags:
         if width and not conversion.alignment:
             raise ValueError("# with a width, and neither 0 nor -, is not supported")
         width = max(width - len("0x"), 0)
-        yield "0x"
-    yield Number(field, "hex", width, conversion.alignment)
+        yield "0X" if upper else "0x"
+    yield Number(field, "hex", width, conversion.alignment + "X" * upper)
 
 
-def _pointer(conversion: _Conversion, arguments: _Arguments) -> Iterator[Op]:
+def _pointer(conversion: _Conversion, arguments: _Taken) -> Iterator[Op]:
     width, alignment = conversion.width, conversion.alignment
-    yield Number(arguments.number(), "hex", width or 16, alignment if width else "0")
+    yield Number(arguments.number("ll"), "hex", width or 16, alignment if width else "0")
 
 
-def _char(conversion: _Conversion, arguments: _Arguments) -> Iterator[Op]:
-    low = arguments.number()._replace(size=1, signed=False)
+def _char(conversion: _Conversion, arguments: _Taken) -> Iterator[Op]:
+    low = arguments.number("ll")._replace(size=1, signed=False)
     yield Symbol(low, _CHARACTERS, conversion.width, conversion.text_alignment)
 
 
-def _text(conversion: _Conversion, arguments: _Arguments) -> Iterator[Op]:
-    yield Symbol(*arguments.symbol(), conversion.width, conversion.text_alignment)
+def _text(conversion: _Conversion, arguments: _Taken) -> Iterator[Op]:
+    field, table = arguments.text()
+    if table is None:
+        yield String(field, conversion.width, conversion.text_alignment)
+    else:
+        yield Symbol(field, table, conversion.width, conversion.text_alignment)
 
 
-_CONVERSIONS: dict[str, Callable[[_Conversion, _Arguments], Iterator[Op]]] = {
+_CONVERSIONS: dict[str, Callable[[_Conversion, _Taken], Iterator[Op]]] = {
     "d": _signed,
     "i": _signed,
     "u": _unsigned,
@@ -347,7 +392,7 @@ def _pieces(text: str) -> Iterator[re.Match[str]]:
         at = match.end()
 
 
-def _piece_operations(piece: re.Match[str], arguments: _Arguments) -> Iterator[Op]:
+def _piece_operations(piece: re.Match[str], arguments: _Taken) -> Iterator[Op]:
     if piece["letter"] is None:
         yield piece["text"] or "%"
         return
@@ -386,6 +431,51 @@ def compile_print_fmt(event: EventInfo, tables: Sequence[SymbolTable]) -> tuple[
     except ValueError as error:
         why = f"event {event.name}: print fmt {_shown(event.print_fmt)}: {error}"
         raise ValueError(why) from None
+
+
+# --- formats of printk-like events -----------------------------------------------------------
+
+
+def _line_of(form: Format) -> str:
+    """Without the newline that every line gets anyway."""
+    return form.text.rstrip("\n")
+
+
+# Formats are many, and their conversions few.
+@lru_cache(1024)
+def _word_operations(conversion: str, offset: int) -> tuple[Op, ...]:
+    [piece] = _pieces(conversion)
+    return tuple(_piece_operations(piece, _Word(offset)))
+
+
+def _format_operations(form: Format, offset: int) -> Iterator[Op]:
+    taken = 0
+    for piece in _pieces(_line_of(form)):
+        yield from _word_operations(piece[0], offset + _WORD * taken)
+        taken += piece["letter"] is not None
+    if taken != form.nr_args:
+        raise ValueError(f"{taken} conversions for {form.nr_args} arguments")
+
+
+def compile_format(form: Format, offset: int) -> tuple[Op, ...]:
+    """Operations that print `form` with the u64s that begin at `offset` of the record.
+
+    Conversions are those of print formats, but no %s; they take as many bytes as in C.
+    Raises ValueError that says what cannot be rendered.
+    """
+    try:
+        return tuple(_format_operations(form, offset))
+    except ValueError as error:
+        raise ValueError(f"{_shown(form.text)!r}: {error}") from None
+
+
+def raw_format(form: Format, offset: int) -> tuple[Op, ...]:
+    """Operations that print the text as it is, and its arguments behind it: `text (0x1, 0x2)`."""
+    ops: list[Op] = [_line_of(form)]
+    for nr in range(form.nr_args):
+        word = _Word(offset + _WORD * nr).number("ll")
+        ops += [", 0x" if nr else " (0x", Number(word, "hex", 0, "")]
+    return (*ops, ")") if form.nr_args else tuple(ops)
 
 
 # --- without a print format ------------------------------------------------------------------

@@ -29,6 +29,7 @@ from hyptracefs.events import Event
 from hyptracefs.hypercalls import HOST_CPU, Hypercalls
 from hyptracefs.ring_buffer import (
     ALL_CPUS,
+    MAX_SPARES,
     PAGE_SIZE,
     Carry,
     Geometry,
@@ -259,7 +260,10 @@ class Remote:
             return
         if self._notice_gone():
             await self._attach_next()
-        geometry = Geometry(self.cpus, pages_for(self.size_kb))
+        pages = pages_for(self.size_kb)
+        # More than the ring has could not be taken.
+        spares = min(self._hypercalls.traits.max_spares, MAX_SPARES, pages - 1)
+        geometry = Geometry(self.cpus, pages + spares, spares)
         self._check_size(geometry.size)
         # In a thread: to allocate, describe and load a large buffer takes long.
         memory = await trio.to_thread.run_sync(self._load_memory, geometry)
@@ -279,7 +283,7 @@ class Remote:
         descriptor = geometry.descriptor()
         memory = Memory(geometry.size, descriptor)
         try:
-            self._hypercalls.load(geometry.size, len(descriptor), memory.fd)
+            self._hypercalls.load(geometry.size, len(descriptor), memory.fd, geometry.spares)
         except BaseException:
             memory.close()
             raise
@@ -326,7 +330,9 @@ class Remote:
 
     async def _start_clock(self) -> None:
         calls = self._hypercalls
-        estimator = clock.ClockEstimator(clock_snapshot(calls.counter), calls.counter_hz)
+        estimator = clock.ClockEstimator(
+            clock_snapshot(calls.traits.counter), calls.traits.counter_hz
+        )
         for _ in range(_CALIBRATIONS):
             await trio.sleep(clock.INIT_S)
             if self._update_clock(estimator):
@@ -341,7 +347,7 @@ class Remote:
         self._clock_scope.cancel()
 
     def _update_clock(self, estimator: clock.ClockEstimator) -> bool:
-        conversion = estimator.tick(clock_snapshot(self._hypercalls.counter))
+        conversion = estimator.tick(clock_snapshot(self._hypercalls.traits.counter))
         if conversion is not None:
             self._hypercalls.update_clock(conversion)
         return conversion is not None

@@ -20,14 +20,15 @@ from typing import Any
 from hypervisor_model import SymbolTable
 from hyptracefs._ringbuf import ffi, lib
 from hyptracefs.clock import Snapshot
-from hyptracefs.events import Event
-from hyptracefs.print_fmt import Number, Op, Symbol, symbol_texts
+from hyptracefs.events import Event, Formats
+from hyptracefs.print_fmt import Number, Op, String, Symbol, symbol_texts
 
 log = logging.getLogger(__name__)
 
 PAGE_SIZE: int = lib.RB_PAGE_SIZE
 PAGE_HEADER: int = lib.RB_PAGE_HEADER
 MIN_PAGES: int = lib.RB_MIN_PAGES
+MAX_SPARES: int = lib.RB_MAX_TAKEN - 1
 ALL_CPUS: int = lib.READER_ALL_CPUS
 
 # The largest read that the kernel's FUSE passes on as one request.
@@ -92,7 +93,7 @@ _KINDS = {
     "unsigned": lib.RENDER_UNSIGNED,
     "hex": lib.RENDER_HEX,
 }
-_FLAGS = {"-": lib.RENDER_LEFT, "0": lib.RENDER_ZERO}
+_FLAGS = {"-": lib.RENDER_LEFT, "0": lib.RENDER_ZERO, "X": lib.RENDER_UPPER}
 
 # What render_event_check() says.
 _REFUSALS = {
@@ -135,7 +136,8 @@ class RenderTable:
         return self._texts[text]
 
     def _new_symbols(self, op: Symbol) -> Any:
-        texts, fallback = symbol_texts(op.table, op.field)
+        texts = symbol_texts(op.table, op.field)
+        fallback = op.table.fallback or ""
         self._nr_texts += len(texts)
         if self._nr_texts > _MAX_TEXTS:
             raise OSError(
@@ -150,7 +152,7 @@ class RenderTable:
             self._symbols[key] = self._new_symbols(op)
         return self._symbols[key]
 
-    def _op(self, before: str, op: Number | Symbol | None) -> dict[str, Any]:
+    def _op(self, before: str, op: Number | Symbol | String | None) -> dict[str, Any]:
         """The text before a field, and the field; None: no field."""
         text = self._text(before)
         if op is None:
@@ -164,7 +166,13 @@ class RenderTable:
         }
         if isinstance(op, Number):
             return {"kind": _KINDS[op.base], **common}
-        return {"kind": lib.RENDER_SYMBOL, "symbols": self._symbols_of(op), **common}
+        if isinstance(op, String):
+            return {"kind": lib.RENDER_STRING, **common}
+        symbols = self._symbols_of(op)
+        if op.table.fallback is not None:
+            return {"kind": lib.RENDER_SYMBOL, "symbols": symbols, **common}
+        common["flags"] |= lib.RENDER_EXTEND * op.field.signed
+        return {"kind": lib.RENDER_SYMBOL_OR_HEX, "symbols": symbols, **common}
 
     def _ops(self, ops: Iterable[Op]) -> Iterator[dict[str, Any]]:
         before = ""
@@ -177,8 +185,18 @@ class RenderTable:
         if before:
             yield self._op(before, None)
 
-    def _render(self, slot: Any, ops: Sequence[Op]) -> None:
+    def _formats(self, formats: Formats | None) -> Any:
+        if formats is None:
+            return ffi.NULL
+        events = self._new("struct render_event[]", len(formats.lines))
+        for slot, ops in zip(events, formats.lines, strict=True):
+            self._render(slot, ops, ffi.NULL)
+        index = formats.index
+        return self._new("struct render_formats *", (events, len(events), index.offset, index.size))
+
+    def _render(self, slot: Any, ops: Sequence[Op], formats: Any) -> None:
         made = list(self._ops(ops))
+        slot.formats = formats
         slot.nr_ops = len(made)
         slot.ops = self._new("struct render_op[]", made)
         result = lib.render_event_check(ffi.addressof(slot))
@@ -190,12 +208,14 @@ class RenderTable:
         instead = ("raw", "by its name alone", "as an unknown one")[-len(forms) :]
         for ops, next_form in zip(forms, instead, strict=True):
             try:
-                self._render(self._events[event.id], ops)
+                # Its simpler forms are of the fields, whatever the format.
+                formats = event.formats if ops is event.ops else None
+                self._render(self._events[event.id], ops, self._formats(formats))
             except OSError as error:
                 log.warning("event %s: %s: shown %s", event.name, error.strerror, next_form)
             else:
                 return
-        self._events[event.id] = (ffi.NULL, 0, 0, 0)
+        self._events[event.id] = (ffi.NULL, 0, 0, 0, 0, ffi.NULL)
 
 
 # --- memory -----------------------------------------------------------------------------
@@ -207,6 +227,7 @@ class Geometry:
 
     cpus: int
     pages: int  # data pages per CPU
+    spares: int = 0  # of these, the last ones: the host has them beside its reader page
 
     @property
     def size(self) -> int:
@@ -346,6 +367,7 @@ class RingBuffer:
         self._reader = ffi.new("struct reader *")
         self._reader.conduit = ffi.cast("struct hvc_conduit *", conduit)
         self._reader.hvc_cpu = hvc_cpu
+        self._reader.max_taken = 1 + geometry.spares
         self._reader.nr_cpus = geometry.cpus
         self._reader.cpus = self._cpus
         self._reader.events = table.table[0]

@@ -92,7 +92,7 @@ def _remote_of(hypervisors: Hypervisors, options: Options) -> Remote:
     return Remote(
         first.hello.name,
         hypervisors.calls(),
-        compile_events(first.events, first.symbol_tables),
+        compile_events(first.events, first.symbol_tables, first.format_tables),
         options.remote,
         hypervisors.attach_next,
     )

@@ -17,17 +17,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from hypervisor_model import EventInfo, SymbolTable
+from hypervisor_model import EventInfo, FormatTable, SymbolTable
 from hyptracefs.conduit import SocketConduit
 from hyptracefs.event_table import (
     MAX_MESSAGE,
     Hello,
     check_table,
     decode_event,
+    decode_formats,
     decode_hello,
     decode_symbols,
+    join_formats,
 )
-from hyptracefs.hypercalls import Hypercalls
+from hyptracefs.hypercalls import Hypercalls, Traits
 from hyptracefs.options import UsageError
 
 log = logging.getLogger(__name__)
@@ -49,10 +51,11 @@ class Introduction:
     hello: Hello
     events: tuple[EventInfo, ...]
     symbol_tables: tuple[SymbolTable, ...]
+    format_tables: tuple[FormatTable, ...]
 
     def lasting(self) -> Introduction:
-        """What files are made from. The clock may be another one each time."""
-        return replace(self, hello=self.hello._replace(counter=0, counter_hz=0))
+        """What files are made from. The clock and the spares may be others each time."""
+        return replace(self, hello=self.hello._replace(counter=0, counter_hz=0, nr_spares=0))
 
 
 @dataclass
@@ -91,8 +94,9 @@ def _listen_to(connection: socket.socket) -> Introduction:
         raise OSError(hello.error, f"it refuses: {os.strerror(hello.error)}")
     events = tuple(decode_event(_receive(connection)) for _ in range(hello.nr_events))
     tables = tuple(decode_symbols(_receive(connection)) for _ in range(hello.nr_symbols))
-    check_table(events, tables)
-    return Introduction(hello, events, tables)
+    formats = join_formats(decode_formats(_receive(connection)) for _ in range(hello.nr_formats))
+    check_table(events, tables, formats)
+    return Introduction(hello, events, tables, formats)
 
 
 def _shake_hands(connection: socket.socket, who: str, end: Callable[[], None]) -> Attachment:
@@ -201,9 +205,8 @@ class Hypervisors:
     def calls(self) -> Hypercalls:
         """The hypercalls of the current one."""
         conduit, hello = self.current.conduit, self.current.introduction.hello
-        return Hypercalls(
-            conduit.address, hello.cpus, conduit.gone, hello.counter, hello.counter_hz
-        )
+        traits = Traits(hello.counter, hello.counter_hz, hello.nr_spares)
+        return Hypercalls(conduit.address, hello.cpus, conduit.gone, traits)
 
     def attach_next(self) -> Hypercalls:
         """Attach to the next one, and hang up on this one. Raises OSError ENODEV.

@@ -18,8 +18,9 @@ import trio.testing
 from hypervisor_model import Hypervisor, RemoteTest, Step, load_workload
 from hyptracefs.events import Event, compile_events
 from hyptracefs.files import OpenFile
-from hyptracefs.hypercalls import Hypercalls
+from hyptracefs.hypercalls import Hypercalls, Traits
 from hyptracefs.remote import Reader, Remote, Settings
+from hyptracefs.ring_buffer import MAX_SPARES
 from hyptracefs.tree import Tree
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -32,6 +33,7 @@ EVENTS = (
     "host_smc",
     "hyp_enter",
     "hyp_exit",
+    "hyp_printk",
     "iommu_idmap",
     "psci_mem_protect",
     "selftest",
@@ -57,7 +59,7 @@ class Calls(Hypercalls):
     """Hypercalls that are logged; those in `refused` fail with EIO, by `name` or `name(id)`."""
 
     def __init__(self, conduit: int, cpus: int) -> None:
-        super().__init__(conduit, cpus)
+        super().__init__(conduit, cpus, traits=Traits(max_spares=MAX_SPARES))
         self.log: list[str] = []
         self.refused: set[str] = set()
 
@@ -66,9 +68,9 @@ class Calls(Hypercalls):
         if call in self.refused:
             raise OSError(errno.EIO, f"{call} refused")
 
-    def load(self, desc_offset: int, desc_size: int, memory: int) -> None:
+    def load(self, desc_offset: int, desc_size: int, memory: int, spares: int) -> None:
         self._note("load")
-        super().load(desc_offset, desc_size, memory)
+        super().load(desc_offset, desc_size, memory, spares)
 
     def unload(self) -> None:
         self._note("unload")
@@ -104,7 +106,7 @@ def hypervisor(workload: str = "idle", cpus: int = 2) -> Iterator[Hypervisor]:
 def make_remote(
     of: Hypervisor, calls: Hypercalls, poll_ms: int = 10, max_bytes: int | None = None
 ) -> Remote:
-    events = compile_events(of.events, of.symbol_tables)
+    events = compile_events(of.events, of.symbol_tables, of.format_tables)
     return Remote("hypervisor", calls, events, Settings(poll_ms, max_bytes))
 
 

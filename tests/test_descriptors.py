@@ -812,7 +812,7 @@ def connect(model: Model) -> socket.socket | None:
     if struct.unpack_from("<i", hello, 12) != (0,):
         host.close()
         return None
-    for _ in range(sum(struct.unpack_from("<II", hello, 92))):
+    for _ in range(sum(struct.unpack_from("<III", hello, 92))):
         assert host.recv(1 << 16)
     return host
 

@@ -70,8 +70,10 @@ def test_layouts_have_the_sizes_that_the_header_asserts(
 
 
 def test_hello_says_what_was_sent() -> None:
-    message = wire.encode_hello("pkvm", 8, counter=2, nr_events=3, nr_symbols=1, counter_hz=24)
-    assert decode_hello(message) == Hello(0, "pkvm", 8, 4096, 2, 3, 1, 24)
+    message = wire.encode_hello(
+        "pkvm", 8, counter=2, nr_events=3, nr_symbols=1, nr_formats=2, counter_hz=24
+    )
+    assert decode_hello(message) == Hello(0, "pkvm", 8, 4096, 2, 3, 1, 2, 24)
 
 
 def test_hello_with_an_error_needs_nothing_else() -> None:
@@ -235,7 +237,7 @@ def _fields(*places: tuple[int, int]) -> tuple[FieldInfo, ...]:
 )
 def test_event_that_cannot_be_shown_is_refused_by_name(event: EventInfo, why: str) -> None:
     with pytest.raises(OSError, match="hypervisor x: event ") as raised:
-        check_table([event], [], "hypervisor x")
+        check_table([event], [], who="hypervisor x")
     assert raised.value.errno == errno.EPROTO
     assert repr(event.name) in str(raised.value.strerror)
     assert why in str(raised.value.strerror)
@@ -300,7 +302,7 @@ def test_table_of_the_model_is_accepted_without_a_word(caplog: pytest.LogCapture
 
 
 def test_id_that_tools_take_for_another_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    check_table([_EVENT._replace(id=5)], [], "hypervisor x")
+    check_table([_EVENT._replace(id=5)], [], who="hypervisor x")
     [message] = caplog.messages
     assert message.startswith("hypervisor x: event probe: id 5: perfetto ")
 

@@ -50,7 +50,7 @@ _SELFTEST = "events/hypervisor/selftest"
         ("trace_clock", "[boot]\n"),
         ("events/enable", "0\n"),
         (f"{_SELFTEST}/enable", "0\n"),
-        (f"{_SELFTEST}/id", "10\n"),
+        (f"{_SELFTEST}/id", "11\n"),
     ],
 )
 async def test_text_at_the_start(tree: Tree, path: str, text: str) -> None:

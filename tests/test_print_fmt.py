@@ -8,6 +8,7 @@ from hypervisor_model import EventInfo, FieldInfo, SymbolTable
 from hyptracefs.print_fmt import (
     Number,
     Op,
+    String,
     Symbol,
     compile_print_fmt,
     raw_operations,
@@ -43,7 +44,10 @@ def _symbolic(*pairs: tuple[int, str]) -> SymbolTable:
         ('"%hhx", REC->a', (Number(_A._replace(size=1), "hex", 0, ""),)),
         ('"%hd", REC->b', (Number(_B._replace(size=2), "signed", 0, ""),)),
         ('"%hd", REC->c', (Number(_C, "unsigned", 0, ""),)),
-        ('"%X", REC->a', (Number(_A, "hex", 0, ""),)),
+        ('"%X", REC->a', (Number(_A, "hex", 0, "X"),)),
+        ('"%#-8X", REC->a', ("0X", Number(_A, "hex", 6, "-X"))),
+        ('"%s", REC->e', (String(_E, 0, ""),)),
+        ('"%-8s", (char *)REC->e', (String(_E, 8, "-"),)),
         # What is narrower than the conversion keeps its own sign.
         ('"%d", REC->c', (Number(_C, "unsigned", 0, ""),)),
         ('"%hhd", REC->c', (Number(_C, "signed", 0, ""),)),
@@ -113,8 +117,8 @@ def test_print_fmt_compiles_to_operations(print_fmt: str, ops: tuple[Op, ...]) -
         ('"x", REC->a', "1 arguments too many"),
         ('"%d", REC->z', "no field 'z'"),
         ('"%d", REC->a + 1', "argument 'REC->a+1' is not supported"),
-        ('"%s", REC->a', "'REC->a' is no text"),
-        ('"%s", REC->e', "'REC->e' is no text"),
+        ('"%s", REC->a', "field 'a' is no char array of 1 to 255 bytes"),
+        ('"%s", REC->z', "no field 'z'"),
         ('"%s", __get_str(e)', "argument 'e' is not supported"),
         ('"%s", REC->b ? "a" : "b"', "is no text"),
         ('"%s", other(REC->a)', "no symbol table 'other'"),
@@ -172,34 +176,24 @@ def test_nonsense_ends_soon(nested: str) -> None:
 
 def test_symbols_are_named_where_they_are_and_the_rest_is_the_fallback() -> None:
     table = SymbolTable("f", ((3, "three"), (1, "one")), "?")
-    assert symbol_texts(table, _A) == (["?", "one", "?", "three"], "?")
+    assert symbol_texts(table, _A) == ["?", "one", "?", "three"]
 
 
 def test_values_that_a_field_cannot_hold_have_no_text() -> None:
     table = SymbolTable("f", ((1, "one"), (256, "more"), (2**64 - 1, "minus one")), "?")
-    assert symbol_texts(table, _C) == (["?", "one"], "?")
+    assert symbol_texts(table, _C) == ["?", "one"]
 
 
 def test_negative_values_are_those_of_a_signed_field() -> None:
     signed = _C._replace(signed=True)
-    texts, _ = symbol_texts(_symbolic((2**64 - 1, "minus one"), (255, "never")), signed)
+    texts = symbol_texts(_symbolic((2**64 - 1, "minus one"), (255, "never")), signed)
     assert len(texts) == 256
     assert texts[255] == "minus one"
-    assert texts[254] == "0xfffffffffffffffe"
-    assert texts[128] == "0xffffffffffffff80"
-    assert texts[127] == "0x7f"
+    assert not any(texts[:255])
 
 
-def test_all_values_of_a_byte_have_their_number_where_nothing_names_them() -> None:
-    texts, _ = symbol_texts(_symbolic((1, "one"), (2, "")), _C)
-    assert texts == ["0x0", "one", *(f"{value:#x}" for value in range(2, 256))]
-
-
-def test_values_of_a_larger_field_have_their_number_up_to_the_largest_named_one() -> None:
-    texts, fallback = symbol_texts(_symbolic((4095, "last")), _D)
-    assert (len(texts), texts[0], texts[4094], texts[4095]) == (4096, "0x0", "0xffe", "last")
-    assert fallback == "0x?"
-    assert len(symbol_texts(_symbolic((1, "one")), _D)[0]) == 256
+def test_where_there_is_no_fallback_nothing_stands_for_the_number() -> None:
+    assert symbol_texts(_symbolic((1, "one"), (2, "")), _C) == ["", "one", ""]
 
 
 def test_symbol_that_is_too_large_for_the_renderer_is_refused() -> None:

@@ -167,14 +167,22 @@ _SYMBOLIC = '"%s", __print_symbolic(REC->a, { 0, "smc" }, { 0x3, "hvc" }, { -1, 
         (4, False, 3, "hvc"),
         (4, False, 1, "0x1"),
         (4, False, 255, "0xff"),
-        (4, False, 256, "0x?"),
-        (4, False, 2**32 - 1, "0x?"),
+        (4, False, 256, "0x100"),
+        (4, False, 2**32 - 1, "0xffffffff"),
     ],
 )
 def test_symbolic_value_is_what_the_kernel_prints(
     size: int, signed: bool, value: int, shown: str
 ) -> None:
     assert _show(_SYMBOLIC, _field(size, signed), value) == shown
+
+
+@pytest.mark.parametrize("size", [4, 8])
+def test_value_without_a_name_is_its_number_with_its_sign(size: int) -> None:
+    symbolic = '"<%5s>", __print_symbolic(REC->a, { 2, "two" })'
+    assert _show(symbolic, _field(size, signed=True), -2) == "<0xfffffffffffffffe>"
+    assert _show(symbolic, _field(size, signed=True), 1) == "<  0x1>"
+    assert _show(symbolic, _field(size, signed=True), 2) == "<  two>"
 
 
 _NAMES = SymbolTable("name_of", ((2, "two"), (4, "four")), "?")
@@ -192,6 +200,40 @@ def test_value_without_a_name_is_the_fallback(value: int, shown: str) -> None:
 )
 def test_symbol_is_padded_with_blanks(print_fmt: str, shown: str) -> None:
     assert _show(f'"{print_fmt}", name_of(REC->a)', _field(2, signed=False), 4, _NAMES) == shown
+
+
+# --- strings --------------------------------------------------------------------------------------
+
+
+def _show_string(conversion: str, held: bytes, kind: str = "char[12]") -> str:
+    """What a char array that holds `held` gives."""
+    info = EventInfo(1, "e", (FieldInfo(kind, "a", 2, 12, signed=True),), f'"{conversion}", REC->a')
+    return _line(info, [], struct.pack("<H12s", 1, held)).removeprefix("e ")
+
+
+@given(st.binary(min_size=12, max_size=12))
+def test_string_ends_with_its_zero_byte_or_its_field(held: bytes) -> None:
+    shown = "".join(chr(code) if 32 <= code < 127 else "." for code in held.partition(b"\0")[0])
+    assert _show_string("<%s>", held) == f"<{shown}>"
+
+
+@pytest.mark.parametrize(
+    ("conversion", "kind", "shown"),
+    [
+        ("<%8s>", "char[12]", "<    qemu>"),
+        ("<%-8s>", "char [12]", "<qemu    >"),
+        ("<%08s>", "u8[12]", "<    qemu>"),
+        ("<%2s>", "unsigned char[12]", "<qemu>"),
+    ],
+)
+def test_string_is_padded_with_blanks(conversion: str, kind: str, shown: str) -> None:
+    assert _show_string(conversion, b"qemu\0left over"[:12], kind) == shown
+
+
+def test_upper_case_is_in_upper_case() -> None:
+    assert (
+        _show('"%X %#010llX", REC->a, REC->a', _field(8, signed=False), 0xBEEF) == "BEEF 0X0000BEEF"
+    )
 
 
 # --- raw ------------------------------------------------------------------------------------------

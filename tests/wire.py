@@ -10,7 +10,7 @@ import ctypes
 import re
 from pathlib import Path
 
-from hypervisor_model import EventInfo, FieldInfo, SymbolTable
+from hypervisor_model import EventInfo, FieldInfo, FormatTable, SymbolTable
 
 _HEADER = (
     Path(__file__).parents[1] / "hypervisor_model" / "include" / "hypervisor_model" / "protocol.h"
@@ -31,6 +31,7 @@ def asserted_sizes() -> dict[str, int]:
 
 NAME = ctypes.c_char * constant("HYP_NAME_SIZE")
 TYPE = ctypes.c_char * constant("HYP_TYPE_SIZE")
+FORMAT = ctypes.c_char * constant("HYP_FORMAT_SIZE")
 
 
 class HelloMessage(ctypes.LittleEndianStructure):
@@ -44,9 +45,14 @@ class HelloMessage(ctypes.LittleEndianStructure):
         ("counter", ctypes.c_uint32),
         ("nr_events", ctypes.c_uint32),
         ("nr_symbols", ctypes.c_uint32),
-        ("zero", ctypes.c_uint32),
+        ("nr_formats", ctypes.c_uint32),
         ("counter_hz", ctypes.c_uint64),
+        ("nr_spares", ctypes.c_uint32),
+        ("zero", ctypes.c_uint32),
     )
+
+
+_HELLO_WITHOUT_SPARES = 112
 
 
 class FieldMessage(ctypes.LittleEndianStructure):
@@ -83,11 +89,31 @@ class SymbolsMessage(ctypes.LittleEndianStructure):
     )
 
 
+class FormatMessage(ctypes.LittleEndianStructure):
+    _fields_ = (
+        ("nr_args", ctypes.c_uint32),
+        ("zero", ctypes.c_uint32),
+        ("text", FORMAT),
+    )
+
+
+class FormatsMessage(ctypes.LittleEndianStructure):
+    _fields_ = (
+        ("event", NAME),
+        ("index", NAME),
+        ("args", NAME),
+        ("nr_formats", ctypes.c_uint32),
+        ("zero", ctypes.c_uint32),
+    )
+
+
 LAYOUTS: dict[str, type[ctypes.Structure]] = {
     "hyp_hello": HelloMessage,
     "hyp_field_msg": FieldMessage,
     "hyp_event_msg": EventMessage,
     "hyp_symbols_msg": SymbolsMessage,
+    "hyp_format_msg": FormatMessage,
+    "hyp_formats_msg": FormatsMessage,
 }
 
 
@@ -102,10 +128,14 @@ def encode_hello(  # noqa: PLR0913 - as many as there are
     counter: int = 1,
     nr_events: int = 0,
     nr_symbols: int = 0,
+    nr_formats: int = 0,
     counter_hz: int = 0,
+    nr_spares: int | None = None,  # None: a producer from before there were any
 ) -> bytes:
-    numbers = (cpus, page_size, counter, nr_events, nr_symbols, 0, counter_hz)
-    return bytes(HelloMessage(magic, version, error, name.encode(), *numbers))
+    numbers = (cpus, page_size, counter, nr_events, nr_symbols, nr_formats, counter_hz)
+    numbers += (nr_spares or 0, 0)
+    hello = bytes(HelloMessage(magic, version, error, name.encode(), *numbers))
+    return hello[:_HELLO_WITHOUT_SPARES] if nr_spares is None else hello
 
 
 def _encode_field(field: FieldInfo) -> bytes:
@@ -124,3 +154,10 @@ def encode_symbols(table: SymbolTable) -> bytes:
     header = SymbolsMessage(table.function.encode(), fallback, len(table.symbols), 0)
     symbols = (bytes(SymbolMessage(value, text.encode())) for value, text in table.symbols)
     return bytes(header) + b"".join(symbols)
+
+
+def encode_formats(table: FormatTable) -> bytes:
+    names = (name.encode() for name in (table.event, table.index, table.args))
+    header = FormatsMessage(*names, len(table.formats), 0)
+    formats = (bytes(FormatMessage(nr_args, 0, text.encode())) for text, nr_args in table.formats)
+    return bytes(header) + b"".join(formats)

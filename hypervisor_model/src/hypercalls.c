@@ -9,7 +9,12 @@ static struct simple_rb_per_cpu *ring_of(struct hyp *hyp, u64 cpu)
 
 static int handle_load(struct pcpu *pcpu, const struct hvc_regs *regs)
 {
-	return hyp_load(pcpu->hyp, regs->x1, regs->x2, (int)regs->x3);
+	int ret = hyp_load(pcpu->hyp, regs->x1, regs->x2, (int)regs->x3, regs->x4);
+
+	if (ret)
+		trace_hyp_printk(&pcpu->trace, HYP_FMT_load_refused, regs->x1, regs->x2,
+				 (u64)(s64)ret);
+	return ret;
 }
 
 static int handle_unload(struct pcpu *pcpu, const struct hvc_regs *regs)
@@ -28,6 +33,9 @@ static int handle_enable(struct pcpu *pcpu, const struct hvc_regs *regs)
 	/* A CPU without a buffer answers -ENODEV: nothing to switch there. */
 	for (u32 cpu = 0; cpu < hyp->nr_cpus; cpu++)
 		simple_ring_buffer_enable_tracing(ring_of(hyp, cpu), regs->x1);
+	if (regs->x1)
+		trace_hyp_printk(&pcpu->trace, HYP_FMT_tracing_on, hyp->nr_cpus,
+				 hyp->shared.size >> 10);
 	hyp_restart_scripts(hyp);
 	return 0;
 }
@@ -37,6 +45,19 @@ static int handle_swap_reader(struct pcpu *pcpu, const struct hvc_regs *regs)
 	struct simple_rb_per_cpu *rb = ring_of(pcpu->hyp, regs->x1);
 
 	return rb ? simple_ring_buffer_swap_reader_page(rb) : -EINVAL;
+}
+
+static int handle_swap_readers(struct pcpu *pcpu, const struct hvc_regs *regs)
+{
+	struct simple_rb_per_cpu *rb = ring_of(pcpu->hyp, regs->x1);
+
+	if (!rb || !regs->x2)
+		return -EINVAL;
+	if (!simple_rb_loaded(rb))
+		return -ENODEV;
+	return simple_ring_buffer_swap_reader_pages(
+		rb, regs->x2 < RB_MAX_TAKEN ? (u32)regs->x2 : RB_MAX_TAKEN,
+		(struct rb_taken *)((u8 *)rb->meta + RB_TAKEN_OFFSET));
 }
 
 static int handle_reset(struct pcpu *pcpu, const struct hvc_regs *regs)
@@ -92,6 +113,7 @@ static const hyp_handler handlers[HVC_NR_CALLS] = {
 	[HVC_TRACING_UPDATE_CLOCK] = handle_update_clock,
 	[HVC_TRACING_ENABLE_EVENT] = handle_enable_event,
 	[HVC_TRACING_WRITE_EVENT] = handle_write_event,
+	[HVC_TRACING_SWAP_READERS] = handle_swap_readers,
 };
 
 void hyp_dispatch(struct pcpu *pcpu, const hyp_handler own[HVC_NR_CALLS], struct hvc_regs *regs)

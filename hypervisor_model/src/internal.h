@@ -86,7 +86,7 @@ static inline bool hyp_loaded(const struct hyp *hyp)
 }
 
 /* load.c; under hyp->lock */
-int hyp_load(struct hyp *hyp, u64 desc_va, u64 desc_size, int memory_fd);
+int hyp_load(struct hyp *hyp, u64 desc_va, u64 desc_size, int memory_fd, u64 nr_spares);
 void hyp_unload(struct hyp *hyp);
 
 /* hypercalls.c */

@@ -89,17 +89,17 @@ static const struct ring_buffer_desc *walk_next(struct desc_walk *walk)
 }
 
 /* How many data pages the descriptor names; -EINVAL unless every record makes sense. */
-static int count_pages(const struct hyp *hyp, struct desc_walk walk, u64 *nr_pages)
+static int count_pages(const struct hyp *hyp, struct desc_walk walk, u64 nr_spares, u64 *nr_pages)
 {
 	s32 nr_cpus = walk.desc->trace_buffer_desc.nr_cpus;
 
-	if (nr_cpus < 1 || (u32)nr_cpus > hyp->nr_cpus)
+	if (nr_cpus < 1 || (u32)nr_cpus > hyp->nr_cpus || nr_spares > RB_MAX_TAKEN - 1)
 		return -EINVAL;
 	*nr_pages = 0;
 	for (s32 cpu = 0; cpu < nr_cpus; cpu++) {
 		const struct ring_buffer_desc *record = walk_next(&walk);
 
-		if (!record || record->cpu != cpu || record->nr_page_va < RB_MIN_PAGES)
+		if (!record || record->cpu != cpu || record->nr_page_va < RB_MIN_PAGES + nr_spares)
 			return -EINVAL;
 		*nr_pages += record->nr_page_va;
 	}
@@ -136,7 +136,7 @@ static int pin_cpus(struct hyp *hyp, struct desc_walk walk)
 	return 0;
 }
 
-static int load_cpus(struct hyp *hyp, struct desc_walk walk)
+static int load_cpus(struct hyp *hyp, struct desc_walk walk, u32 nr_spares)
 {
 	struct simple_buffer_page *bpages = hyp->bpages;
 	s32 nr_cpus = walk.desc->trace_buffer_desc.nr_cpus;
@@ -144,11 +144,13 @@ static int load_cpus(struct hyp *hyp, struct desc_walk walk)
 	for (s32 cpu = 0; cpu < nr_cpus; cpu++) {
 		const struct ring_buffer_desc *record = walk_next(&walk);
 		struct trace_buffer_meta *meta = (void *)(hyp->shared.base + record->meta_va);
+		struct simple_rb_per_cpu *rb = &hyp->pcpus[cpu].trace.rb;
 		int ret;
 
 		memset(meta, 0, sizeof(*meta));
-		ret = simple_ring_buffer_init(&hyp->pcpus[cpu].trace.rb, bpages,
-					      record->nr_page_va, meta);
+		ret = simple_ring_buffer_init(rb, bpages, record->nr_page_va - nr_spares, meta);
+		if (!ret)
+			ret = simple_ring_buffer_add_spares(rb, nr_spares);
 		if (ret)
 			return ret;
 		bpages += record->nr_page_va;
@@ -157,11 +159,11 @@ static int load_cpus(struct hyp *hyp, struct desc_walk walk)
 }
 
 /* @size is what the descriptor says of itself, and at least its head. */
-static int load_desc(struct hyp *hyp, const struct hyp_trace_desc *desc, u64 size)
+static int load_desc(struct hyp *hyp, const struct hyp_trace_desc *desc, u64 size, u64 nr_spares)
 {
 	struct desc_walk walk = { .desc = desc, .size = size, .next = sizeof(*desc) };
 	u64 nr_pages;
-	int ret = count_pages(hyp, walk, &nr_pages);
+	int ret = count_pages(hyp, walk, nr_spares, &nr_pages);
 
 	/* The records come from our own memory (SPEC A.3, ML+). */
 	if (!ret && (desc->bpages_backing_start || desc->bpages_backing_size))
@@ -174,7 +176,7 @@ static int load_desc(struct hyp *hyp, const struct hyp_trace_desc *desc, u64 siz
 		return -ENOMEM;
 	/* Nothing is written before all of it is known to be ours. */
 	ret = pin_cpus(hyp, walk);
-	return ret ? ret : load_cpus(hyp, walk);
+	return ret ? ret : load_cpus(hyp, walk, (u32)nr_spares);
 }
 
 /* Nobody may use the pages of the descriptor for anything else. */
@@ -197,7 +199,7 @@ static u64 longest_desc(const struct hyp *hyp)
 }
 
 /* What is copied is what the descriptor says of itself, once, and not all that is there. */
-static int copy_and_load(struct hyp *hyp, u64 desc_va, u64 desc_size)
+static int copy_and_load(struct hyp *hyp, u64 desc_va, u64 desc_size, u64 nr_spares)
 {
 	const void *there = hyp->shared.base + desc_va;
 	struct hyp_trace_desc head, *copy;
@@ -214,12 +216,12 @@ static int copy_and_load(struct hyp *hyp, u64 desc_va, u64 desc_size)
 		return -ENOMEM;
 	memcpy(copy, there, size);
 	*copy = head;
-	ret = load_desc(hyp, copy, size);
+	ret = load_desc(hyp, copy, size, nr_spares);
 	free(copy);
 	return ret;
 }
 
-int hyp_load(struct hyp *hyp, u64 desc_va, u64 desc_size, int memory_fd)
+int hyp_load(struct hyp *hyp, u64 desc_va, u64 desc_size, int memory_fd, u64 nr_spares)
 {
 	int ret;
 
@@ -231,7 +233,7 @@ int hyp_load(struct hyp *hyp, u64 desc_va, u64 desc_size, int memory_fd)
 	if (!ret)
 		ret = pin_range(&hyp->shared, desc_va, desc_size);
 	if (!ret)
-		ret = copy_and_load(hyp, desc_va, desc_size);
+		ret = copy_and_load(hyp, desc_va, desc_size, nr_spares);
 	if (ret)
 		hyp_unload(hyp);
 	return ret;

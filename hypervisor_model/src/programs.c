@@ -115,6 +115,11 @@ static void add_step(struct program *program, u32 event, const u64 *args, u32 nr
 	add_step(program, HYP_EVENT_INDEX_##event, (const u64[]){ __VA_ARGS__ },    \
 		 ARRAY_SIZE(((const u64[]){ __VA_ARGS__ })))
 
+/* As trace_hyp_printk(). */
+#define add_printk(program, ...)                                                    \
+	add_step(program, HYP_EVENT_INDEX_hyp_printk, HYP_PRINTK_VALUES(__VA_ARGS__), \
+		 ARRAY_SIZE(((const u64[]){ __VA_ARGS__ })))
+
 static u64 loaded_vcpu(const struct program *program)
 {
 	return 1000 + 2000 * (u64)program->cpu + program->vcpu;
@@ -147,7 +152,12 @@ static void small_hcall(struct program *program)
 
 static void unknown_hcall(struct program *program)
 {
-	make_hcall(program, HCALL_END + below(program, 1000));
+	u32 id = HCALL_END + below(program, 1000);
+
+	begin_hcall(program, id);
+	add_printk(program, HYP_FMT_unknown_hcall, id);
+	return_to_host(program);
+	pass_time(program, 5 * USEC, 50 * USEC);
 }
 
 static void selftest_hcall(struct program *program)
@@ -218,6 +228,8 @@ static void ffa_call(struct program *program)
 		call_firmware(program);
 	add(program, host_ffa_call, FFA_MEM_SHARE, good ? FFA_SUCCESS : 0, 0,
 	    below(program, 1U << 16), 0, 1, (u64)(good ? 0 : -EINVAL));
+	if (!good)
+		add_printk(program, HYP_FMT_ffa_refused, FFA_MEM_SHARE, (u64)-EINVAL);
 	return_to_host(program);
 }
 
@@ -227,7 +239,10 @@ static void switch_vcpu(struct program *program)
 {
 	make_hcall(program, HCALL_VCPU_PUT);
 	program->vcpu = (program->vcpu + 1) % program->nr_vcpus;
-	make_hcall(program, HCALL_VCPU_LOAD);
+	begin_hcall(program, HCALL_VCPU_LOAD);
+	add_printk(program, HYP_FMT_vcpu_loaded, loaded_vcpu(program), program->cpu);
+	return_to_host(program);
+	pass_time(program, 5 * USEC, 50 * USEC);
 }
 
 static void run_guest(struct program *program)
@@ -301,6 +316,7 @@ static void power_cycle(struct program *program, u64 call)
 	add(program, hyp_exit, HYP_REASON_SMC, 0);
 	pass_time(program, 5 * MSEC, 200 * MSEC);
 	add(program, hyp_enter, HYP_REASON_PSCI, 0);
+	add_printk(program, HYP_FMT_cpu_back, program->cpu);
 	add(program, hyp_exit, HYP_REASON_PSCI, 0);
 }
 

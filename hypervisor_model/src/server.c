@@ -44,6 +44,15 @@ static u32 count_symbol_tables(void)
 	return nr;
 }
 
+static u32 count_format_tables(void)
+{
+	u32 nr = 0;
+
+	while (hyp_format_table(nr))
+		nr++;
+	return nr;
+}
+
 static bool send_hello(const struct hyp *hyp, int fd, int error)
 {
 	struct hyp_hello hello = {
@@ -56,6 +65,8 @@ static bool send_hello(const struct hyp *hyp, int fd, int error)
 		.counter = HYP_COUNTER_CPU,
 		.nr_events = HYP_NR_EVENTS,
 		.nr_symbols = count_symbol_tables(),
+		.nr_formats = count_format_tables(),
+		.nr_spares = RB_MAX_TAKEN - 1,
 	};
 
 	return send_message(fd, &hello, sizeof(hello));
@@ -133,6 +144,37 @@ static bool send_symbols(int fd, const struct hyp_symbol_table *table)
 	return sent;
 }
 
+#define HYP_STRING_FMT(name, nr_args, text) \
+	_Static_assert(sizeof(text) <= HYP_FORMAT_SIZE, "too long: " #name);
+#include "ringbuf_c/string_fmts.h"
+#undef HYP_STRING_FMT
+_Static_assert(sizeof(struct hyp_formats_msg) +
+			       HYP_NR_STRING_FMTS * sizeof(struct hyp_format_msg) <=
+		       HYP_MAX_MESSAGE,
+	       "a table is one message");
+
+static bool send_formats(int fd, const struct hyp_format_table *table)
+{
+	struct hyp_formats_msg *message;
+	size_t size = sizeof(*message) + table->nr_formats * sizeof(message->formats[0]);
+	bool sent;
+
+	message = calloc(1, size);
+	if (!message)
+		return false;
+	put_name(message->event, table->event);
+	put_name(message->index, table->index);
+	put_name(message->args, table->args);
+	message->nr_formats = table->nr_formats;
+	for (u32 i = 0; i < table->nr_formats; i++) {
+		message->formats[i].nr_args = table->formats[i].nr_args;
+		put_name(message->formats[i].text, table->formats[i].text);
+	}
+	sent = send_message(fd, message, size);
+	free(message);
+	return sent;
+}
+
 static bool introduce(const struct hyp *hyp, int fd)
 {
 	bool sent = send_hello(hyp, fd, 0);
@@ -141,6 +183,8 @@ static bool introduce(const struct hyp *hyp, int fd)
 		sent = send_event(fd, hyp_event_desc(i));
 	for (u32 i = 0; sent && hyp_symbol_table(i); i++)
 		sent = send_symbols(fd, hyp_symbol_table(i));
+	for (u32 i = 0; sent && hyp_format_table(i); i++)
+		sent = send_formats(fd, hyp_format_table(i));
 	return sent;
 }
 

@@ -4,10 +4,20 @@
 
 /* --- writing ------------------------------------------------------------------------- */
 
+/* As many as its format has; 0 for one that does not exist: the host is to see that, too. */
+static u32 string_fmt_args(u64 fmt_id)
+{
+	const struct hyp_format_table *table = hyp_format_table(0);
+
+	return fmt_id < table->nr_formats ? table->formats[fmt_id].nr_args : 0;
+}
+
+_Static_assert(HYP_PRINTK_ARGS < PCPU_STEP_ARGS, "room for the format and all arguments");
+
 #define STEP(event, ...)                                                             \
 	static void take_##event(struct hyp_trace_cpu *cpu, const u64 *arg)          \
 	{                                                                            \
-		trace_##event(cpu, __VA_ARGS__);                                     \
+		(trace_##event)(cpu, __VA_ARGS__);                                   \
 	}
 
 STEP(host_ffa_call, arg[0], arg[1], arg[2], arg[3], arg[4], (int)arg[5], (int)arg[6])
@@ -16,6 +26,7 @@ STEP(host_mem_abort, arg[0], arg[1])
 STEP(host_smc, arg[0], (u8)arg[1])
 STEP(hyp_enter, (u8)arg[0], (pid_t)arg[1])
 STEP(hyp_exit, (u8)arg[0], (pid_t)arg[1])
+STEP(hyp_printk, string_fmt_args(arg[0]), arg)
 STEP(iommu_idmap, arg[0], arg[1], (int)arg[2])
 STEP(psci_mem_protect, arg[0], arg[1])
 STEP(selftest, arg[0])

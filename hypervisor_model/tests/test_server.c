@@ -87,7 +87,7 @@ static void skip_introduction(void)
 	struct hyp_hello hello = take_hello();
 
 	assert_int_equal(hello.error, 0);
-	for (u32 i = 0; i < hello.nr_events + hello.nr_symbols; i++)
+	for (u32 i = 0; i < hello.nr_events + hello.nr_symbols + hello.nr_formats; i++)
 		assert_true(take(message, sizeof(message)) > 0);
 }
 
@@ -181,6 +181,7 @@ static void test_introduction(void **state)
 	union {
 		struct hyp_event_msg event;
 		struct hyp_symbols_msg symbols;
+		struct hyp_formats_msg formats;
 		u8 bytes[HYP_MAX_MESSAGE];
 	} message;
 	struct hyp_hello hello = take_hello();
@@ -208,6 +209,25 @@ static void test_introduction(void **state)
 		take(&message, sizeof(message));
 		assert_string_equal(message.symbols.function, hyp_symbol_table(i)->function);
 	}
+	for (u32 i = 0; i < hello.nr_formats; i++) {
+		const struct hyp_format_table *table = hyp_format_table(i);
+		ssize_t size = take(&message, sizeof(message));
+
+		assert_non_null(table);
+		assert_string_equal(message.formats.event, table->event);
+		assert_string_equal(message.formats.index, table->index);
+		assert_string_equal(message.formats.args, table->args);
+		assert_int_equal(message.formats.nr_formats, table->nr_formats);
+		assert_int_equal(size, sizeof(message.formats) +
+				 table->nr_formats * sizeof(struct hyp_format_msg));
+		for (u32 nr = 0; nr < table->nr_formats; nr++) {
+			const struct hyp_format_msg *format = &message.formats.formats[nr];
+
+			assert_string_equal(format->text, table->formats[nr].text);
+			assert_int_equal(format->nr_args, table->formats[nr].nr_args);
+		}
+	}
+	assert_null(hyp_format_table(hello.nr_formats));
 	hang_up();
 	assert_int_equal(server.ret, 0);
 }

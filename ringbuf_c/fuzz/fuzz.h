@@ -161,11 +161,15 @@ enum script_counter {
 /*
  * numbers: CPU, time, lost; u8: id, number of operations; for each: u8 kind, size, flags,
  * width; number: offset, length of the text; of a symbol also u8: how many, 255 for no
- * table; number: length of each, and of the fallback. What is left is the payload.
+ * table; number: length of each, and of the fallback. If the id was RENDER_HAS_FORMATS or
+ * more: u8: how many; number: offset and size of the index; the operations of each, with their
+ * number before them. What is left is the payload.
  */
 #define RENDER_OPS_MAX 12U
 #define RENDER_SYMBOLS_MAX 6U
 #define RENDER_NO_TABLE 255U
+#define RENDER_HAS_FORMATS 128U
+#define RENDER_FORMATS_MAX 3U
 #define RENDER_IDS 4U /* the event has id 1; 2 has no operations; the others do not exist */
 
 #endif

@@ -7,6 +7,7 @@
 #include "ringbuf_c/render.h"
 
 #define NUMBER_TEXT_MAX 21U /* of a field: a sign and 20 digits */
+#define HEX_TEXT_MAX 18U   /* with 0x */
 #define TEXT_MAX RENDER_LINE_MAX
 #define LINE_BUFFER (2 * RENDER_LINE_MAX)
 
@@ -53,7 +54,7 @@ static void take_op(struct input *input, struct table *table, u32 nr)
 	op->width = take_u8(input);
 	op->offset = (u32)take_number(input);
 	op->text = take_text(input);
-	if (op->kind == RENDER_SYMBOL)
+	if (op->kind == RENDER_SYMBOL || op->kind == RENDER_SYMBOL_OR_HEX)
 		op->symbols = take_symbols(input, table, nr);
 }
 
@@ -63,6 +64,24 @@ static void take_table(struct input *input, struct table *table)
 	table->event.nr_ops = take_u8(input) % (RENDER_OPS_MAX + 1);
 	for (u32 i = 0; i < table->event.nr_ops; i++)
 		take_op(input, table, i);
+}
+
+struct formats {
+	struct table tables[RENDER_FORMATS_MAX];
+	struct render_event events[RENDER_FORMATS_MAX];
+	struct render_formats formats;
+};
+
+static void take_formats(struct input *input, struct formats *formats)
+{
+	u32 nr = take_u8(input) % (RENDER_FORMATS_MAX + 1);
+	u32 offset = (u32)take_number(input), size = (u32)take_number(input);
+
+	formats->formats = (struct render_formats){ formats->events, nr, offset, size };
+	for (u32 i = 0; i < nr; i++) {
+		take_table(input, &formats->tables[i]);
+		formats->events[i] = formats->tables[i].event;
+	}
 }
 
 /* --- what the check should say --------------------------------------------------------- */
@@ -78,10 +97,16 @@ static u64 longest(const struct render_symbols *symbols)
 
 static u64 field_text_max(const struct render_op *op)
 {
-	u64 length = op->kind == RENDER_SYMBOL ? longest(op->symbols) : NUMBER_TEXT_MAX;
+	u64 length = NUMBER_TEXT_MAX;
 
 	if (op->kind == RENDER_TEXT)
 		return 0;
+	if (op->kind == RENDER_STRING)
+		length = op->size;
+	if (op->kind == RENDER_SYMBOL || op->kind == RENDER_SYMBOL_OR_HEX)
+		length = longest(op->symbols);
+	if (op->kind == RENDER_SYMBOL_OR_HEX && length < HEX_TEXT_MAX)
+		length = HEX_TEXT_MAX;
 	return length > op->width ? length : op->width;
 }
 
@@ -89,11 +114,32 @@ static bool op_valid(const struct render_op *op)
 {
 	if (op->kind == RENDER_TEXT)
 		return true;
-	if (op->kind > RENDER_SYMBOL || (op->kind == RENDER_SYMBOL && !op->symbols))
+	if (op->kind > RENDER_STRING)
 		return false;
+	if ((op->kind == RENDER_SYMBOL || op->kind == RENDER_SYMBOL_OR_HEX) && !op->symbols)
+		return false;
+	if (op->kind == RENDER_STRING)
+		return op->size && (u64)op->offset + op->size <= RB_MAX_PAYLOAD;
 	if (op->size != 1 && op->size != 2 && op->size != 4 && op->size != 8)
 		return false;
 	return (u64)op->offset + op->size <= RB_MAX_PAYLOAD;
+}
+
+/* An index of a size that fields have, behind which the event itself reads nothing. */
+static bool index_valid(const struct render_event *event, const struct render_formats *formats)
+{
+	struct render_op index = { RENDER_HEX, (u8)formats->size, 0, 0, formats->offset, { 0 }, NULL };
+	u64 end = (u64)formats->offset + formats->size;
+
+	if (formats->size > UINT8_MAX || !op_valid(&index))
+		return false;
+	for (u32 i = 0; i < event->nr_ops; i++) {
+		const struct render_op *op = &event->ops[i];
+
+		if (op->kind != RENDER_TEXT && op->offset + op->size > end)
+			return false;
+	}
+	return true;
 }
 
 static bool event_valid(const struct render_event *event)
@@ -105,7 +151,8 @@ static bool event_valid(const struct render_event *event)
 			return false;
 		text += event->ops[i].text.length + field_text_max(&event->ops[i]);
 	}
-	return text <= RENDER_LINE_MAX - RENDER_FRAME_MAX;
+	return text <= RENDER_LINE_MAX - RENDER_FRAME_MAX &&
+	       (!event->formats || index_valid(event, event->formats));
 }
 
 /* --- what the line should be --------------------------------------------------------------- */
@@ -133,10 +180,8 @@ static s64 signed_field(const struct render_op *op, u64 value)
 	}
 }
 
-static char *print_symbol(char *out, const struct render_op *op, u64 value)
+static char *print_padded(char *out, const struct render_op *op, struct render_text text)
 {
-	const struct render_symbols *symbols = op->symbols;
-	struct render_text text = value < symbols->nr ? symbols->symbols[value] : symbols->fallback;
 	u32 missing = op->width > text.length ? op->width - text.length : 0;
 	u32 before = op->flags & RENDER_LEFT ? 0 : missing;
 
@@ -144,6 +189,37 @@ static char *print_symbol(char *out, const struct render_op *op, u64 value)
 	memcpy(out + before, text.text, text.length);
 	memset(out + before + text.length, ' ', missing - before);
 	return out + text.length + missing;
+}
+
+static char *print_symbol(char *out, const struct render_op *op, u64 value)
+{
+	const struct render_symbols *symbols = op->symbols;
+	struct render_text text = value < symbols->nr ? symbols->symbols[value] : symbols->fallback;
+
+	return print_padded(out, op, text);
+}
+
+static char *print_symbol_or_hex(char *out, const struct render_op *op, u64 value)
+{
+	const struct render_symbols *symbols = op->symbols;
+	char hex[32];
+
+	if (value < symbols->nr && symbols->symbols[value].length)
+		return print_symbol(out, op, value);
+	if (op->flags & RENDER_EXTEND)
+		value = (u64)signed_field(op, value);
+	snprintf(hex, sizeof(hex), "0x%llx", (unsigned long long)value);
+	return print_padded(out, op, (struct render_text){ hex, (u32)strlen(hex) });
+}
+
+static char *print_string(char *out, const struct render_op *op, const u8 *string)
+{
+	char shown[UINT8_MAX];
+	u32 length = (u32)strnlen((const char *)string, op->size);
+
+	for (u32 i = 0; i < length; i++)
+		shown[i] = string[i] < 0x20 || string[i] > 0x7e ? '.' : (char)string[i];
+	return print_padded(out, op, (struct render_text){ shown, length });
 }
 
 /* "%-0*llu" and the like: as printf(), `-` wins over `0`. */
@@ -159,6 +235,8 @@ static char *print_number(char *out, const struct render_op *op, u64 value)
 		 !left && op->flags & RENDER_ZERO ? "0" : "", conversions[op->kind]);
 	if (op->kind == RENDER_SIGNED)
 		value = (u64)signed_field(op, value);
+	if (op->kind == RENDER_HEX && op->flags & RENDER_UPPER)
+		format[strlen(format) - 1] = 'X';
 	return out + snprintf(out, LINE_BUFFER / 2, format, (int)op->width,
 			      (unsigned long long)value);
 }
@@ -171,7 +249,30 @@ static char *print_op(char *out, const struct render_op *op, const u8 *payload)
 		return out;
 	if (op->kind == RENDER_SYMBOL)
 		return print_symbol(out, op, field(op, payload));
+	if (op->kind == RENDER_STRING)
+		return print_string(out, op, payload + op->offset);
+	if (op->kind == RENDER_SYMBOL_OR_HEX)
+		return print_symbol_or_hex(out, op, field(op, payload));
 	return print_number(out, op, field(op, payload));
+}
+
+/* What the record prints by; NULL: too short to say so. */
+static const struct render_event *event_of(const struct rb_record *record,
+					   const struct render_event *event)
+{
+	const struct render_formats *formats = event->formats;
+	u64 index;
+
+	if (!formats)
+		return record->length < event->reads ? NULL : event;
+	if (record->length < formats->offset + formats->size)
+		return NULL;
+	index = field(&(struct render_op){ .size = (u8)formats->size, .offset = formats->offset },
+		      record->payload);
+	if (index >= formats->nr)
+		return event;
+	event = &formats->formats[index];
+	return record->length < event->reads ? NULL : event;
 }
 
 static char *print_event(char *out, const struct rb_record *record,
@@ -179,7 +280,8 @@ static char *print_event(char *out, const struct rb_record *record,
 {
 	if (!event->ops)
 		return out + sprintf(out, "UNKNOWN id=%u", record->id);
-	if (record->length < event->length)
+	event = event_of(record, event);
+	if (!event)
 		return out + sprintf(out, "[SHORT EVENT id=%u length=%u]", record->id,
 				     record->length);
 	for (u32 i = 0; i < event->nr_ops; i++)
@@ -262,25 +364,40 @@ static void render_rest(struct input *input, u32 cpu, struct rb_record record,
 	free(payload);
 }
 
+static bool accepted(struct render_event *event)
+{
+	int error = render_event_check(event);
+
+	require(!error == event_valid(event));
+	require(!error || error == -EINVAL || error == -E2BIG);
+	return !error;
+}
+
 int LLVMFuzzerTestOneInput(const u8 *bytes, size_t size)
 {
 	struct input input = { bytes, bytes + size };
 	u32 cpu = (u32)take_number(&input);
 	struct rb_record record = { .time_stamp = take_number(&input) };
 	u64 lost = take_number(&input);
+	static struct formats formats;
 	struct table table;
-	int error;
+	u8 id;
 
 	for (u32 i = 0; i < sizeof(letters); i++)
 		letters[i] = (char)('a' + i % 26);
-	record.id = take_u8(&input) % RENDER_IDS;
+	id = take_u8(&input);
+	record.id = id % RENDER_IDS;
 	take_table(&input, &table);
 	check_other_lines(cpu, lost, table.event.nr_ops);
-
-	error = render_event_check(&table.event);
-	require(!error == event_valid(&table.event));
-	require(!error || error == -EINVAL || error == -E2BIG);
-	if (!error)
+	if (id >= RENDER_HAS_FORMATS) {
+		take_formats(&input, &formats);
+		for (u32 i = 0; i < formats.formats.nr; i++) {
+			if (!accepted(&formats.events[i]))
+				return 0;
+		}
+		table.event.formats = &formats.formats;
+	}
+	if (accepted(&table.event))
 		render_rest(&input, cpu, record, &table.event);
 	return 0;
 }

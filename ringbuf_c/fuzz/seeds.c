@@ -536,6 +536,49 @@ static void render_seeds(void)
 	save("render", "numbers");
 }
 
+/* Two formats; the index is at 2. */
+static void put_formats(u16 index, u32 nr_args)
+{
+	put_render(0, FIRST_TIME, RENDER_HAS_FORMATS + 1, 1);
+	put_op(RENDER_UNSIGNED, 2, 0, 0, 2, 12);
+	put_u8(2);
+	put_number(2);
+	put_number(2);
+	put_u8(0); /* the first one has no operations */
+	put_u8(2);
+	put_op(RENDER_SIGNED, 4, 0, 0, 8, 4);
+	put_op(RENDER_HEX, 8, RENDER_ZERO, 18, 16, 3);
+	put_bytes("\1\0", 2);
+	put_bytes(&index, 2);
+	put_bytes("\0\0\0\0", 4);
+	for (u64 i = 0; i < nr_args; i++)
+		put_bytes(&i, 8);
+}
+
+static void render_seeds_rare(void)
+{
+	put_render(0, FIRST_TIME, 1, 2);
+	put_op(RENDER_SYMBOL_OR_HEX, 4, RENDER_EXTEND, 0, 4, 4);
+	put_u8(1);
+	put_number(3);
+	put_number(0);
+	put_op(RENDER_STRING, 8, RENDER_LEFT, 12, 8, 4);
+	put_bytes("\1\0\0\0\xff\xff\xff\xff" "qemu\x1b[\0x", 16);
+	save("render", "string-and-hex");
+}
+
+static void render_seeds_formats(void)
+{
+	put_formats(0, 0);
+	save("render", "format");
+	put_formats(1, 2);
+	save("render", "format-with-arguments");
+	put_formats(1, 1);
+	save("render", "format-without-an-argument");
+	put_formats(2, 2);
+	save("render", "no-such-format");
+}
+
 static void render_seeds_refused(void)
 {
 	put_render(0, 0, 1, 1);
@@ -565,7 +608,7 @@ static void render_seeds_refused(void)
 	save("render", "past-any-payload");
 
 	put_render(0, 0, 1, 1);
-	put_op(RENDER_SYMBOL + 1, 8, 0, 0, 0, 1);
+	put_op(RENDER_STRING + 1, 8, 0, 0, 0, 1);
 	put_payload();
 	save("render", "no-such-kind");
 }
@@ -587,6 +630,8 @@ int main(int argc, char **argv)
 	reader_seeds_bad_counters();
 	reader_seeds_calls();
 	render_seeds();
+	render_seeds_rare();
+	render_seeds_formats();
 	render_seeds_refused();
 	return 0;
 }

@@ -7,6 +7,8 @@
 /* A function per event: he_field() needs a name for the record that it is in. */
 #define he_field(type, item) \
 	{ #type, #item, offsetof(record_t, item), sizeof(type), is_signed_type(type) },
+#define he_array(type, item, nr) \
+	{ #type "[]", #item, offsetof(record_t, item), 0, is_signed_type(type) },
 #define HYP_EVENT(event, proto, fields_, assign, printk)                    \
 	static const struct hyp_event_desc *describe_##event(void)          \
 	{                                                                   \
@@ -23,6 +25,7 @@
 	}
 #include "ringbuf_c/events.h"
 #undef HYP_EVENT
+#undef he_array
 #undef he_field
 
 const struct hyp_event_desc *hyp_event_desc(u32 index)
@@ -49,4 +52,24 @@ static const struct hyp_symbol_table symbol_tables[] = {
 const struct hyp_symbol_table *hyp_symbol_table(u32 index)
 {
 	return index < ARRAY_SIZE(symbol_tables) ? &symbol_tables[index] : NULL;
+}
+
+static const struct hyp_string_fmt string_fmts[] = {
+#define HYP_STRING_FMT(name, nr_args, text) { text, nr_args },
+#include "ringbuf_c/string_fmts.h"
+#undef HYP_STRING_FMT
+};
+
+#define HYP_STRING_FMT(name, nr_args, text) \
+	_Static_assert((nr_args) <= HYP_PRINTK_ARGS, "too many arguments: " #name);
+#include "ringbuf_c/string_fmts.h"
+#undef HYP_STRING_FMT
+
+static const struct hyp_format_table format_tables[] = {
+	{ "hyp_printk", "fmt_id", "args", string_fmts, ARRAY_SIZE(string_fmts) },
+};
+
+const struct hyp_format_table *hyp_format_table(u32 index)
+{
+	return index < ARRAY_SIZE(format_tables) ? &format_tables[index] : NULL;
 }

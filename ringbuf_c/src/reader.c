@@ -18,10 +18,9 @@ static u64 cpu_unread(const struct reader_cpu *cpu)
 	return unread > 0 ? (u64)unread : 0;
 }
 
-/* What the swap says was lost, but not more than was ever written and is not accounted for. */
-static u64 newly_lost(const struct reader_cpu *cpu)
+/* @lost as the swap says, but not more than was ever written and is not accounted for. */
+static u64 newly_lost(const struct reader_cpu *cpu, u64 lost)
 {
-	u64 lost = READ_ONCE(cpu->meta->reader.lost_events);
 	s64 unseen = (s64)(READ_ONCE(cpu->meta->entries) - cpu->read - cpu->lost);
 
 	if (unseen < 0)
@@ -39,6 +38,11 @@ static void take_page(struct reader_cpu *cpu, u32 id, u64 lost)
 	cpu->unreported += lost;
 }
 
+static bool owns_tail(const struct reader_cpu *cpu)
+{
+	return rb_owns_tail(cpu->taken, &cpu->meta->pages_lost, &cpu->meta->pages_touched);
+}
+
 /* The next page that a hypervisor has left behind. */
 static bool inherit_page(struct reader_cpu *cpu)
 {
@@ -51,26 +55,58 @@ static bool inherit_page(struct reader_cpu *cpu)
 	return true;
 }
 
-/* Ask for the next page. False: there is none to be had now. */
-static bool swap_page(struct reader *reader, u32 nr)
+static bool adopt_page(struct reader_cpu *cpu, u32 id, u64 lost)
 {
-	struct hvc_regs regs = { .x0 = HVC_TRACING_SWAP_READER, .x1 = nr };
-	struct reader_cpu *cpu = &reader->cpus[nr];
-	u32 id;
+	cpu->swap_error = id < cpu->nr_pages ? 0 : -ERANGE;
+	if (cpu->swap_error)
+		return false;
+	take_page(cpu, id, newly_lost(cpu, lost));
+	return true;
+}
 
-	if (cpu->heirs)
-		return inherit_page(cpu);
+/* One of the pages that the last swap gave and that are still to be read. */
+static bool queued_page(struct reader_cpu *cpu)
+{
+	const struct rb_taken *list = taken_list(cpu);
+	u32 at = cpu->queue_at++;
+
+	return adopt_page(cpu, READ_ONCE(list->pages[at].id),
+			  READ_ONCE(list->pages[at].lost_events));
+}
+
+/* Ask for pages. False: there is none to be had now. */
+static bool swap_pages(struct reader *reader, u32 nr)
+{
+	bool one = reader->max_taken <= 1;
+	struct hvc_regs regs = {
+		.x0 = one ? HVC_TRACING_SWAP_READER : HVC_TRACING_SWAP_READERS,
+		.x1 = nr,
+		.x2 = reader->max_taken,
+	};
+	struct reader_cpu *cpu = &reader->cpus[nr];
+	u32 taken;
+
 	reader->conduit->hvc(reader->conduit, reader->hvc_cpu, &regs);
 	cpu->swap_error = hvc_result(&regs);
 	if (cpu->swap_error)
 		return false;
-	id = READ_ONCE(cpu->meta->reader.id);
-	if (id >= cpu->nr_pages) {
-		cpu->swap_error = -ERANGE;
-		return false;
-	}
-	take_page(cpu, id, newly_lost(cpu));
-	return true;
+	if (one)
+		return adopt_page(cpu, READ_ONCE(cpu->meta->reader.id),
+				  READ_ONCE(cpu->meta->reader.lost_events));
+	taken = READ_ONCE(taken_list(cpu)->nr);
+	cpu->queue_at = 0;
+	cpu->queue_nr = min_u32(taken, min_u32(reader->max_taken, RB_MAX_TAKEN));
+	return cpu->queue_nr && queued_page(cpu);
+}
+
+/* Go on with the next page. False: there is none now. */
+static bool next_page(struct reader *reader, u32 nr)
+{
+	struct reader_cpu *cpu = &reader->cpus[nr];
+
+	if (pages_queued(cpu))
+		return queued_page(cpu);
+	return cpu->heirs ? inherit_page(cpu) : swap_pages(reader, nr);
 }
 
 /* Look for an event on the page that we own. */
@@ -100,24 +136,6 @@ static enum reader_next look_on_page(struct reader_cpu *cpu)
 }
 
 /*
- * Whether the page that we own is the one being written. The pages that have been
- * begun are the first one and one per move of the tail; we have taken some, some were
- * lost, and ours is the last of these.
- *
- * A loss later than our swap cannot mislead us: a page is lost when the whole ring is
- * ahead of ours, and the moves that filled it are seen with the loss.
- */
-static bool owns_tail(const struct reader_cpu *cpu)
-{
-	/* [see_lost] pairs with [pages_lost]: load it before pages_touched */
-	u64 lost = smp_load_acquire(&cpu->meta->pages_lost);
-	/* [see_touched] pairs with [pages_touched]: who swaps next sees what the tail has left */
-	u64 touched = smp_load_acquire(&cpu->meta->pages_touched);
-
-	return (s64)(cpu->taken + lost - touched - 1) >= 0;
-}
-
-/*
  * Events are promised, and there is no page that could hold them: they were on a broken
  * page, or the writer is broken. Count them as read, or we would ask for ever.
  */
@@ -136,12 +154,12 @@ enum reader_next __peek_cpu(struct reader *reader, u32 nr)
 	cpu->next = look_on_page(cpu);
 	if (cpu->next != READER_NONE)
 		return cpu->next;
-	if (!cpu->heirs && owns_tail(cpu)) {
+	if (!cpu->heirs && !pages_queued(cpu) && owns_tail(cpu)) {
 		/* A swap would put it back into the ring, with all that we have read. */
 		give_up_promised(cpu);
 		return READER_NONE;
 	}
-	if (!swap_page(reader, nr)) {
+	if (!next_page(reader, nr)) {
 		if (cpu->heirs)
 			give_up_promised(cpu);
 		return READER_NONE;

@@ -23,16 +23,41 @@ static u64 count_events(const struct reader_cpu *cpu, u32 id, u32 offset)
 	return nr;
 }
 
+/* What is ours already: the page that we read, and those that wait. */
+struct own_pages {
+	u32 last;
+	u64 events; /* unread */
+	u64 lost;   /* events between them */
+};
+
+static struct own_pages own_pages(const struct reader_cpu *cpu)
+{
+	const struct rb_taken *list = taken_list(cpu);
+	struct own_pages own = { .last = cpu->page };
+
+	own.events = count_events(cpu, cpu->page, cpu->offset);
+	for (u32 at = cpu->queue_at; at < cpu->queue_nr; at++) {
+		u32 id = READ_ONCE(list->pages[at].id);
+
+		if (id >= cpu->nr_pages)
+			continue;
+		own.last = id;
+		own.events += count_events(cpu, id, 0);
+		own.lost += READ_ONCE(list->pages[at].lost_events);
+	}
+	return own;
+}
+
 /*
- * Written after what we have read: a page that we gave back earlier still holds its old
- * events, from before the page that we own.
+ * Written after what is ours: a page that we gave back earlier still holds its old events,
+ * from before.
  */
-static bool is_unread(const struct reader_cpu *cpu, u32 id)
+static bool is_unread(const struct reader_cpu *cpu, const struct own_pages *own, u32 id)
 {
 	bool broken;
 
-	return id != cpu->page && (rb_page_commit(page_of(cpu, id), &broken) || broken) &&
-	       page_time(cpu, id) > page_time(cpu, cpu->page);
+	return id != own->last && (rb_page_commit(page_of(cpu, id), &broken) || broken) &&
+	       page_time(cpu, id) > page_time(cpu, own->last);
 }
 
 /* A heap of page ids, the youngest first, below @slot in order already. */
@@ -67,11 +92,11 @@ static void sort_by_time(const struct reader_cpu *cpu, u32 *ids, u32 nr)
 }
 
 /* Overwritten since the last swap. What is missing beyond that was never there. */
-static u64 unreported_loss(const struct reader_cpu *cpu, u64 there)
+static u64 unreported_loss(const struct reader_cpu *cpu, const struct own_pages *own, u64 there)
 {
-	u64 accounted = cpu->read + cpu->lost;
-	s64 missing = (s64)(READ_ONCE(cpu->meta->entries) - accounted - there);
-	s64 overwritten = (s64)(READ_ONCE(cpu->meta->overrun) - cpu->lost);
+	u64 reported = cpu->lost + own->lost;
+	s64 missing = (s64)(READ_ONCE(cpu->meta->entries) - cpu->read - reported - there);
+	s64 overwritten = (s64)(READ_ONCE(cpu->meta->overrun) - reported);
 
 	if (missing > overwritten)
 		missing = overwritten;
@@ -81,11 +106,12 @@ static u64 unreported_loss(const struct reader_cpu *cpu, u64 there)
 void reader_inherit(struct reader *reader, u32 nr, u32 *ids)
 {
 	struct reader_cpu *cpu = &reader->cpus[nr];
-	u64 there = count_events(cpu, cpu->page, cpu->offset);
+	struct own_pages own = own_pages(cpu);
+	u64 there = own.events;
 	u32 nr_ids = 0;
 
 	for (u32 id = 0; id < cpu->nr_pages; id++) {
-		if (!is_unread(cpu, id))
+		if (!is_unread(cpu, &own, id))
 			continue;
 		ids[nr_ids++] = id;
 		there += count_events(cpu, id, 0);
@@ -93,5 +119,5 @@ void reader_inherit(struct reader *reader, u32 nr, u32 *ids)
 	sort_by_time(cpu, ids, nr_ids);
 	cpu->heirs = ids;
 	cpu->nr_heirs = nr_ids;
-	cpu->heir_loss = unreported_loss(cpu, there);
+	cpu->heir_loss = unreported_loss(cpu, &own, there);
 }

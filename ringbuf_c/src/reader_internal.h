@@ -30,6 +30,18 @@ static inline const struct buffer_data_page *reader_page(const struct reader_cpu
 	return page_of(cpu, cpu->page);
 }
 
+/* The hypervisor stays out of the list until we call again; and if not, it is only wrong. */
+static inline const struct rb_taken *taken_list(const struct reader_cpu *cpu)
+{
+	return (const void *)((const u8 *)cpu->meta + RB_TAKEN_OFFSET);
+}
+
+/* Whether we have more pages than the one that we are reading. */
+static inline bool pages_queued(const struct reader_cpu *cpu)
+{
+	return cpu->queue_at < cpu->queue_nr;
+}
+
 static inline bool in_batch(const struct reader_cpu *cpu)
 {
 	return left_of_batch(cpu) > 0;

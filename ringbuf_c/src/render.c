@@ -2,6 +2,7 @@
 #include "render_line.h"
 
 #define DIGITS_MAX 20 /* of a u64, in decimal */
+#define HEX_MAX 18    /* of a u64, with 0x */
 
 static char *put_fill(char *out, char fill, u32 count)
 {
@@ -21,12 +22,13 @@ char *put_long_decimal(char *out, u64 value)
 	return out + 8;
 }
 
-char *put_hex(char *out, u64 value)
+char *put_hex(char *out, u64 value, bool upper)
 {
+	const char *digits = upper ? "0123456789ABCDEF" : "0123456789abcdef";
 	u32 length = (64 - (u32)__builtin_clzll(value | 1) + 3) / 4;
 
 	for (u32 i = length; i > 0; i--, value /= 16)
-		out[i - 1] = "0123456789abcdef"[value % 16];
+		out[i - 1] = digits[value % 16];
 	return out + length;
 }
 
@@ -86,9 +88,76 @@ char *put_padded_text(char *out, const struct render_op *op, const struct render
 	return put_fill(out, ' ', padding.behind);
 }
 
-char *put_odd_event(char *out, const struct rb_record *record,
-			   const struct render_event *event)
+/* What the record itself says that it prints by. */
+static const struct render_event *find_format(const struct rb_record *record,
+					      const struct render_event *event)
 {
+	const struct render_formats *formats = event->formats;
+	u64 index = load_field(record->payload + formats->offset, formats->size);
+
+	return index < formats->nr ? &formats->formats[index] : event;
+}
+
+static bool can_print(const struct rb_record *record, const struct render_event *event)
+{
+	u32 needed = event->length == UINT32_MAX ? event->reads : event->length;
+
+	return event->ops && record->length >= needed;
+}
+
+static char *put_symbol_or_hex(char *out, const struct render_op *op, u64 value)
+{
+	const struct render_symbols *table = op->symbols;
+	char number[NUMBER_ROOM] = "0x";
+	struct render_text text = { number, 0 };
+
+	if (value < table->nr && table->symbols[value].length)
+		return put_padded_text(out, op, &table->symbols[value]);
+	if (op->flags & RENDER_EXTEND)
+		value = (u64)sign_extend(value, op->size);
+	text.length = (u32)(put_hex(number + 2, value, false) - number);
+	return put_padded_text(out, op, &text);
+}
+
+/* The writer may change it meanwhile: what was its length stays its length. */
+static char *put_string(char *out, const struct render_op *op, const u8 *string)
+{
+	struct padding padding;
+	u32 length = 0;
+
+	while (length < op->size && string[length])
+		length++;
+	padding = pad(op, length);
+	out = put_fill(out, ' ', padding.before);
+	out = put_fill(out, '0', padding.zeros);
+	for (u32 i = 0; i < length; i++)
+		*out++ = string[i] >= ' ' && string[i] <= '~' ? (char)string[i] : '.';
+	return put_fill(out, ' ', padding.behind);
+}
+
+static char *put_any_op(char *out, const struct render_op *op, const u8 *payload)
+{
+	if (op->kind <= RENDER_SYMBOL)
+		return put_op(out, op, payload);
+	out = put_text(out, op->text.text, op->text.length);
+	if (op->kind == RENDER_STRING)
+		return put_string(out, op, payload + op->offset);
+	return put_symbol_or_hex(out, op, load_field(payload + op->offset, op->size));
+}
+
+static char *put_any_ops(char *out, const struct render_event *event, const u8 *payload)
+{
+	for (u32 i = 0; i < event->nr_ops; i++)
+		out = put_any_op(out, &event->ops[i], payload);
+	return out;
+}
+
+char *put_odd_event(char *out, const struct rb_record *record, const struct render_event *event)
+{
+	if (event->formats && can_print(record, event))
+		event = find_format(record, event);
+	if (can_print(record, event))
+		return put_any_ops(out, event, record->payload);
 	if (!event->ops) {
 		out = put_literal(out, "UNKNOWN id=");
 		return put_number(out, record->id, 0, ' ');
@@ -173,15 +242,23 @@ static u32 max_u32(u32 a, u32 b)
 	return a > b ? a : b;
 }
 
+static bool valid_size(u32 size)
+{
+	return size == 1 || size == 2 || size == 4 || size == 8;
+}
+
 static bool valid_op(const struct render_op *op)
 {
-	bool field_size = op->size == 1 || op->size == 2 || op->size == 4 || op->size == 8;
+	bool field_size = valid_size(op->size);
 
 	switch (op->kind) {
 	case RENDER_TEXT:
 		return true;
 	case RENDER_SYMBOL:
+	case RENDER_SYMBOL_OR_HEX:
 		return field_size && op->symbols;
+	case RENDER_STRING:
+		return op->size;
 	case RENDER_UNSIGNED:
 	case RENDER_SIGNED:
 	case RENDER_HEX:
@@ -207,6 +284,10 @@ static u32 max_field_text(const struct render_op *op)
 		return 0;
 	case RENDER_SYMBOL:
 		return max_u32(longest_symbol(op->symbols), op->width);
+	case RENDER_SYMBOL_OR_HEX:
+		return max_u32(max_u32(longest_symbol(op->symbols), HEX_MAX), op->width);
+	case RENDER_STRING:
+		return max_u32(op->size, op->width);
 	default:
 		return max_u32(DIGITS_MAX + 1, op->width);
 	}
@@ -222,9 +303,12 @@ static u64 field_end(const struct render_op *op)
 	return op->kind == RENDER_TEXT ? 0 : (u64)op->offset + op->size;
 }
 
-int render_event_check(struct render_event *event)
+/* Of operations alone. */
+static int check_ops(struct render_event *event)
 {
-	event->length = 0;
+	bool rare = false;
+
+	event->reads = 0;
 	event->max_text = 0;
 
 	for (u32 i = 0; i < event->nr_ops; i++) {
@@ -234,10 +318,43 @@ int render_event_check(struct render_event *event)
 			return -EINVAL;
 		if (max_op_text(op) > RENDER_LINE_MAX)
 			return -E2BIG;
-		event->length = max_u32(event->length, (u32)field_end(op));
+		rare |= op->kind > RENDER_SYMBOL;
+		event->reads = max_u32(event->reads, (u32)field_end(op));
 		event->max_text += (u32)max_op_text(op);
 		if (event->max_text > RENDER_LINE_MAX - RENDER_FRAME_MAX)
 			return -E2BIG;
 	}
+	event->length = rare ? UINT32_MAX : event->reads;
 	return 0;
+}
+
+static bool valid_index(const struct render_formats *formats)
+{
+	u64 end = (u64)formats->offset + formats->size;
+
+	return valid_size(formats->size) && end <= RB_MAX_PAYLOAD;
+}
+
+static int add_formats(struct render_event *event)
+{
+	const struct render_formats *formats = event->formats;
+
+	/* where the index names no format, nothing but the index is known to be there */
+	if (!valid_index(formats) || event->reads > formats->offset + formats->size)
+		return -EINVAL;
+	event->reads = formats->offset + formats->size;
+	for (u32 i = 0; i < formats->nr; i++) {
+		if (formats->formats[i].formats)
+			return -EINVAL;
+		event->max_text = max_u32(event->max_text, formats->formats[i].max_text);
+	}
+	event->length = UINT32_MAX;
+	return 0;
+}
+
+int render_event_check(struct render_event *event)
+{
+	int ret = check_ops(event);
+
+	return ret || !event->formats ? ret : add_formats(event);
 }

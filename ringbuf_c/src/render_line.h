@@ -64,7 +64,7 @@ static __always_inline char *put_decimal(char *out, u64 value)
 					 : put_long_decimal(out, value);
 }
 
-char *put_hex(char *out, u64 value);
+char *put_hex(char *out, u64 value, bool upper);
 
 /* In the order of what is common. */
 static __always_inline u64 load_field(const u8 *at, u32 size)
@@ -96,7 +96,8 @@ static inline s64 sign_extend(u64 value, u32 size)
 
 static inline char *put_digits(char *out, const struct render_op *op, u64 value)
 {
-	return op->kind == RENDER_HEX ? put_hex(out, value) : put_decimal(out, value);
+	return op->kind == RENDER_HEX ? put_hex(out, value, op->flags & RENDER_UPPER)
+				      : put_decimal(out, value);
 }
 
 /* In a field of op->width characters. */
@@ -146,7 +147,7 @@ static __always_inline char *put_ops(char *out, const struct render_event *event
 	return out;
 }
 
-/* No event has this id, or the record is too short for its event. */
+/* It is a rare one, or no event has this id, or the record is too short for its event. */
 char *put_odd_event(char *out, const struct rb_record *record, const struct render_event *event);
 
 /* `[%03u]<TAB>%5llu.%03u`: the same for all events of a CPU within a millisecond. */

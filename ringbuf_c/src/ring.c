@@ -61,8 +61,10 @@ static void drop_head(struct simple_rb_per_cpu *rb, struct simple_buffer_page *t
 
 	WRITE_ONCE(rb->overrun, rb->overrun + lost->entries);
 	WRITE_ONCE(rb->meta->overrun, rb->overrun);
-	/* [pages_lost] pairs with [see_lost] of the host: pages_touched so far */
-	smp_store_release(&rb->meta->pages_lost, ++rb->pages_lost);
+	/* for a swap of several pages, as the next one is for the host */
+	smp_store_release(&rb->pages_lost, rb->pages_lost + 1);
+	/* [pages_lost] pairs with [see_lost]: pages_touched so far */
+	smp_store_release(&rb->meta->pages_lost, rb->pages_lost);
 
 	/* [new_head] pairs with [find_head]: the overrun above */
 	smp_store_release(&lost->next, make_head_link(new_head, rb->pages_lost));
@@ -86,8 +88,10 @@ static void move_tail(struct simple_rb_per_cpu *rb)
 		drop_head(rb, tail, link_page(link));
 
 	set_tail(rb, link_page(link));
+	/* likewise */
+	smp_store_release(&rb->pages_touched, rb->pages_touched + 1);
 	/* [pages_touched] pairs with [see_touched]: the page is empty, its old link gone */
-	smp_store_release(&rb->meta->pages_touched, ++rb->pages_touched);
+	smp_store_release(&rb->meta->pages_touched, rb->pages_touched);
 }
 
 /* Reserve @size bytes of the tail page for an event of this time. Returns where. */
@@ -218,9 +222,11 @@ static bool put_reader_in_place(struct simple_rb_per_cpu *rb, u64 head_link, u64
 
 static void publish_reader(struct simple_rb_per_cpu *rb, u64 overrun)
 {
-	WRITE_ONCE(rb->meta->reader.lost_events, overrun - rb->last_overrun);
-	WRITE_ONCE(rb->meta->reader.id, rb->reader);
+	rb->lost_events = overrun - rb->last_overrun;
 	rb->last_overrun = overrun;
+	rb->taken++;
+	WRITE_ONCE(rb->meta->reader.lost_events, rb->lost_events);
+	WRITE_ONCE(rb->meta->reader.id, rb->reader);
 }
 
 int simple_ring_buffer_swap_reader_page(struct simple_rb_per_cpu *rb)
@@ -243,12 +249,44 @@ int simple_ring_buffer_swap_reader_page(struct simple_rb_per_cpu *rb)
 	return -EBUSY;
 }
 
+/* The page taken last stays with the host; @spare is what goes into the ring next. */
+static void set_aside(struct simple_rb_per_cpu *rb, u32 *spare)
+{
+	u32 page = rb->reader;
+
+	rb->reader = *spare;
+	*spare = page;
+}
+
+int simple_ring_buffer_swap_reader_pages(struct simple_rb_per_cpu *rb, u32 max,
+					 struct rb_taken *taken)
+{
+	u32 nr = 0;
+	int ret;
+
+	for (;;) {
+		ret = simple_ring_buffer_swap_reader_page(rb);
+		if (ret)
+			break;
+		WRITE_ONCE(taken->pages[nr].lost_events, rb->lost_events);
+		WRITE_ONCE(taken->pages[nr].id, rb->reader);
+		nr++;
+		if (nr >= max || nr > rb->nr_spares ||
+		    rb_owns_tail(rb->taken, &rb->pages_lost, &rb->pages_touched))
+			break;
+		set_aside(rb, &rb->spares[nr - 1]);
+	}
+	WRITE_ONCE(taken->nr, nr);
+	return nr ? 0 : ret;
+}
+
 static void reset_counters(struct simple_rb_per_cpu *rb)
 {
 	struct trace_buffer_meta *meta = rb->meta;
 
 	rb->write_stamp = 0;
 	rb->last_overrun = 0;
+	rb->taken = 0;
 	rb->entries = 0;
 	rb->overrun = 0;
 	rb->pages_lost = 0;
@@ -272,7 +310,7 @@ static void reset_counters(struct simple_rb_per_cpu *rb)
 static void start_over(struct simple_rb_per_cpu *rb, u32 head)
 {
 	WRITE_ONCE(rb->bpages[rb->bpages[head].prev].next, make_head_link(head, 0));
-	for (u32 i = 0; i < rb->nr_pages; i++)
+	for (u32 i = 0; i < rb->nr_pages + rb->nr_spares; i++)
 		reset_page(&rb->bpages[i]);
 	reset_counters(rb);
 	rb->head = head;
@@ -342,9 +380,25 @@ int simple_ring_buffer_init(struct simple_rb_per_cpu *rb, struct simple_buffer_p
 	rb->bpages = bpages;
 	rb->meta = meta;
 	rb->nr_pages = nr_pages;
+	rb->nr_spares = 0;
 	rb->reader = 0;
 	start_over(rb, 1);
 	init_meta(meta, nr_pages);
+	return 0;
+}
+
+int simple_ring_buffer_add_spares(struct simple_rb_per_cpu *rb, u32 nr)
+{
+	if (!simple_rb_loaded(rb))
+		return -ENODEV;
+	if (nr > RB_MAX_TAKEN - 1)
+		return -EINVAL;
+	rb->nr_spares = nr;
+	for (u32 i = 0; i < nr; i++) {
+		rb->spares[i] = rb->nr_pages + i;
+		reset_page(&rb->bpages[rb->spares[i]]);
+	}
+	rb->meta->nr_subbufs = rb->nr_pages + nr;
 	return 0;
 }
 

@@ -78,6 +78,14 @@ static inline void (*test_ordering(void))(void)
 	return test_membarrier;
 }
 
+/* RB_TEST_SPARES=N: a swap gives up to N + 1 pages. */
+static inline u32 test_spares(void)
+{
+	const char *wanted = getenv("RB_TEST_SPARES");
+
+	return wanted ? (u32)strtoul(wanted, NULL, 10) : 0;
+}
+
 static inline u64 fake_now(const void *clock)
 {
 	return *(const u64 *)clock;
@@ -103,12 +111,18 @@ static inline void ring_alloc(struct test_ring *ring, u32 nr_pages)
 		ring->bpages[i].page = (void *)(ring->pages + (size_t)i * RB_PAGE_SIZE);
 }
 
-/* Loaded and enabled. */
+/* Loaded and enabled, with spares behind @nr_pages pages. */
+static inline void ring_setup_spares(struct test_ring *ring, u32 nr_pages, u32 nr_spares)
+{
+	ring_alloc(ring, nr_pages + nr_spares);
+	assert_int_equal(simple_ring_buffer_init(&ring->rb, ring->bpages, nr_pages, ring->meta), 0);
+	assert_int_equal(simple_ring_buffer_add_spares(&ring->rb, nr_spares), 0);
+	assert_int_equal(simple_ring_buffer_enable_tracing(&ring->rb, true), 0);
+}
+
 static inline void ring_setup(struct test_ring *ring, u32 nr_pages)
 {
-	ring_alloc(ring, nr_pages);
-	assert_int_equal(simple_ring_buffer_init(&ring->rb, ring->bpages, nr_pages, ring->meta), 0);
-	assert_int_equal(simple_ring_buffer_enable_tracing(&ring->rb, true), 0);
+	ring_setup_spares(ring, nr_pages, 0);
 }
 
 static inline void ring_free(struct test_ring *ring)
@@ -158,6 +172,16 @@ static inline void ring_fill(struct test_ring *ring, u32 length, u32 nr)
 static inline int ring_swap(struct test_ring *ring)
 {
 	return simple_ring_buffer_swap_reader_page(&ring->rb);
+}
+
+static inline struct rb_taken *ring_taken(const struct test_ring *ring)
+{
+	return (void *)((u8 *)ring->meta + RB_TAKEN_OFFSET);
+}
+
+static inline int ring_swap_some(struct test_ring *ring, u32 max)
+{
+	return simple_ring_buffer_swap_reader_pages(&ring->rb, max, ring_taken(ring));
 }
 
 static inline const struct buffer_data_page *ring_page(const struct test_ring *ring, u32 id)
@@ -238,12 +262,20 @@ static inline void local_hvc(struct hvc_conduit *conduit, u32 cpu, struct hvc_re
 	struct test_remote *remote = (struct test_remote *)conduit;
 
 	(void)cpu;
-	assert_int_equal(regs->x0, HVC_TRACING_SWAP_READER);
 	assert_true(regs->x1 < TEST_MAX_CPUS);
 	if (++remote->swaps > TEST_MAX_SWAPS)
 		fail_msg("one read asks for ever more pages");
+	switch (regs->x0) {
+	case HVC_TRACING_SWAP_READER:
+		regs->x1 = (u64)(s64)ring_swap(&remote->rings[regs->x1]);
+		break;
+	case HVC_TRACING_SWAP_READERS:
+		regs->x1 = (u64)(s64)ring_swap_some(&remote->rings[regs->x1], (u32)regs->x2);
+		break;
+	default:
+		fail_msg("call %llu", (unsigned long long)regs->x0);
+	}
 	regs->x0 = 0;
-	regs->x1 = (u64)(s64)ring_swap(&remote->rings[regs->x1]);
 }
 
 static inline struct test_remote *remote_create(u32 nr_cpus, u32 nr_pages)
@@ -256,15 +288,16 @@ static inline struct test_remote *remote_create(u32 nr_cpus, u32 nr_pages)
 	for (u32 cpu = 0; cpu < nr_cpus; cpu++) {
 		struct test_ring *ring = &remote->rings[cpu];
 
-		ring_setup(ring, nr_pages);
+		ring_setup_spares(ring, nr_pages, test_spares());
 		remote->cpus[cpu] = (struct reader_cpu){
 			.meta = ring->meta,
 			.pages = ring->pages,
-			.nr_pages = nr_pages,
+			.nr_pages = nr_pages + test_spares(),
 		};
 	}
 	remote->reader = (struct reader){
 		.conduit = &remote->conduit,
+		.max_taken = 1 + test_spares(),
 		.nr_cpus = nr_cpus,
 		.cpus = remote->cpus,
 		.events = { test_events, ARRAY_SIZE(test_events) },

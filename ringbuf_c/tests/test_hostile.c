@@ -136,7 +136,12 @@ static struct render_event events[] = {
 };
 static struct reader_cpu cpus[NR_CPUS];
 static struct hvc_conduit conduit = { hostile_hvc };
-static struct reader reader = { &conduit, 0, NR_CPUS, cpus, { events, ARRAY_SIZE(events) } };
+static struct reader reader = {
+	.conduit = &conduit,
+	.nr_cpus = NR_CPUS,
+	.cpus = cpus,
+	.events = { events, ARRAY_SIZE(events) },
+};
 static struct reader_carry text_carry, raw_carry;
 
 static void set_up(void)

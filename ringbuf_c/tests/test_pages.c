@@ -107,9 +107,38 @@ static const struct render_op v1_enter_ops[] = { OP_TEXT("v1_enter reason="), OP
 						 OP_TEXT(" vcpu="), OP_VCPU(3) };
 static const struct render_op v1_selftest_ops[] = { OP_TEXT("v1_selftest") };
 
+#define OP_ARG(kind_, bytes, nr, literal) \
+	{ .kind = (kind_), .size = (bytes), .offset = 8 + 8 * (nr), .text = RENDER_LITERAL(literal) }
+
+static const struct render_op no_format_ops[] = {
+	{ .kind = RENDER_UNSIGNED, .size = 2, .offset = 2,
+	  .text = RENDER_LITERAL("hyp_printk Unknown hyp_string_fmt ID ") },
+};
+static const struct render_op plain_ops[] = { OP_TEXT("hyp_printk nothing to say") };
+static const struct render_op two_ops[] = {
+	OP_ARG(RENDER_HEX, 8, 0, "hyp_printk load of 0x"),
+	OP_ARG(RENDER_SIGNED, 4, 1, " refused: "),
+};
+static const struct render_op eight_ops[] = {
+	OP_ARG(RENDER_UNSIGNED, 8, 0, "hyp_printk "), OP_ARG(RENDER_UNSIGNED, 8, 1, " "),
+	OP_ARG(RENDER_UNSIGNED, 8, 2, " "),	      OP_ARG(RENDER_UNSIGNED, 8, 3, " "),
+	OP_ARG(RENDER_UNSIGNED, 8, 4, " "),	      OP_ARG(RENDER_UNSIGNED, 8, 5, " "),
+	OP_ARG(RENDER_UNSIGNED, 8, 6, " "),	      OP_ARG(RENDER_UNSIGNED, 8, 7, " "),
+};
+static struct render_event format_events[] = {
+	{ .ops = plain_ops, .nr_ops = ARRAY_SIZE(plain_ops) },
+	{ .ops = two_ops, .nr_ops = ARRAY_SIZE(two_ops) },
+	{ .ops = eight_ops, .nr_ops = ARRAY_SIZE(eight_ops) },
+};
+static const struct render_formats formats = {
+	.formats = format_events, .nr = ARRAY_SIZE(format_events), .offset = 2, .size = 2,
+};
+
 static struct render_event events[] = {
 	[HYP_EVENT_ID_hyp_enter] = { .ops = enter_ops, .nr_ops = ARRAY_SIZE(enter_ops) },
 	[HYP_EVENT_ID_hyp_exit] = { .ops = exit_ops, .nr_ops = ARRAY_SIZE(exit_ops) },
+	[HYP_EVENT_ID_hyp_printk] = { .ops = no_format_ops, .nr_ops = ARRAY_SIZE(no_format_ops),
+				      .formats = &formats },
 	[HYP_EVENT_ID_selftest] = { .ops = selftest_ops, .nr_ops = ARRAY_SIZE(selftest_ops) },
 	[16] = { .ops = v1_enter_ops, .nr_ops = ARRAY_SIZE(v1_enter_ops) },
 	[17] = { .ops = v1_selftest_ops, .nr_ops = ARRAY_SIZE(v1_selftest_ops) },
@@ -218,6 +247,30 @@ static void write_mix(u32 swap)
 	trace_hyp_enter(&writer.cpu, HYP_REASON_ERET_GUEST, -2147483647 - 1);
 }
 
+/* The formats are those above, not those of the hypervisor. */
+static void write_printk(u64 fmt_id, u32 nr_args, const u64 *args)
+{
+	u64 values[1 + HYP_PRINTK_ARGS] = { fmt_id };
+
+	for (u32 i = 0; i < nr_args; i++)
+		values[1 + i] = args[i];
+	pass_time(1000);
+	(trace_hyp_printk)(&writer.cpu, nr_args, values);
+}
+
+static void write_printks(u32 swap)
+{
+	static const u64 refused[] = { 0xffff800000001000, (u64)-EPERM };
+	static const u64 eight[] = { 0, 1, 255, 256, 65536, 1ULL << 32, INT64_MAX, UINT64_MAX };
+
+	(void)swap;
+	write_printk(0, 0, NULL);
+	write_printk(1, 2, refused);
+	write_printk(2, 8, eight);
+	write_printk(3, 1, eight);
+	write_printk(UINT16_MAX, 0, NULL);
+}
+
 static void write_deltas(u32 swap)
 {
 	(void)swap;
@@ -281,6 +334,7 @@ static struct {
 	bool found;
 } recipes[] = {
 	{ "mix.page", write_mix, false },
+	{ "printk.page", write_printks, false },
 	{ "deltas.page", write_deltas, false },
 	{ "time-extend.page", write_pauses, false },
 	{ "clock-backwards.page", write_backwards, false },
@@ -408,6 +462,8 @@ static void test_files(void **state)
 
 	(void)state;
 	assert_true(nr > 0);
+	for (u32 i = 0; i < ARRAY_SIZE(format_events); i++)
+		assert_int_equal(render_event_check(&format_events[i]), 0);
 	for (u32 i = 0; i < ARRAY_SIZE(events); i++)
 		assert_false(events[i].ops && render_event_check(&events[i]));
 	remote.meta = alloc_pages(1);

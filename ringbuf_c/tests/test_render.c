@@ -277,6 +277,180 @@ static void test_symbol_width(void **state)
 	}
 }
 
+/* --- rare operations -------------------------------------------------------------------------- */
+
+static const struct render_text gaps_texts[] = { RENDER_LITERAL(""), RENDER_LITERAL("one") };
+static const struct render_symbols gaps = { gaps_texts, 2, RENDER_LITERAL("never") };
+
+static const struct {
+	struct render_op op;
+	u32 length;
+	const char *bytes; /* from 2 on */
+	const char *text;
+} rare[] = {
+	{ { .kind = RENDER_STRING, .size = 6 }, 8, "qemu\0x", "qemu" },
+	{ { .kind = RENDER_STRING, .size = 4 }, 6, "qemu\0x", "qemu" },
+	{ { .kind = RENDER_STRING, .size = 4 }, 6, "\0mu!", "" },
+	{ { .kind = RENDER_STRING, .size = 6 }, 8, "a\n\x1b\x7f\xff~", "a....~" },
+	{ { .kind = RENDER_STRING, .size = 6, .width = 8 }, 8, "qemu\0x", "    qemu" },
+	{ { .kind = RENDER_STRING, .size = 6, .width = 8, .flags = RENDER_LEFT }, 8, "qemu\0x", "qemu    " },
+	{ { .kind = RENDER_STRING, .size = 6, .width = 3 }, 8, "qemu\0x", "qemu" },
+	{ { .kind = RENDER_STRING, .size = 6 }, 7, "qemu\0x", "[SHORT EVENT id=0 length=7]" },
+	{ { .kind = RENDER_SYMBOL_OR_HEX, .size = 1, .symbols = &gaps }, 3, "\1", "one" },
+	{ { .kind = RENDER_SYMBOL_OR_HEX, .size = 1, .symbols = &gaps }, 3, "\0", "0x0" },
+	{ { .kind = RENDER_SYMBOL_OR_HEX, .size = 1, .symbols = &gaps }, 3, "\xfe", "0xfe" },
+	{ { .kind = RENDER_SYMBOL_OR_HEX, .size = 1, .symbols = &gaps, .flags = RENDER_EXTEND }, 3, "\xfe",
+	  "0xfffffffffffffffe" },
+	{ { .kind = RENDER_SYMBOL_OR_HEX, .size = 4, .symbols = &gaps, .width = 11 }, 6, "\1\0\0\xf0",
+	  " 0xf0000001" },
+	{ { .kind = RENDER_SYMBOL_OR_HEX, .size = 8, .symbols = &gaps }, 10, "\1\0\0\0\0\0\0\x80",
+	  "0x8000000000000001" },
+	{ { .kind = RENDER_HEX, .size = 2, .flags = RENDER_UPPER }, 4, "\xef\xbe", "BEEF" },
+	{ { .kind = RENDER_HEX, .size = 2, .flags = RENDER_UPPER | RENDER_ZERO, .width = 6 }, 4, "\xef\xbe",
+	  "00BEEF" },
+};
+
+static void test_rare_operations(void **state)
+{
+	(void)state;
+	for (u32 i = 0; i < ARRAY_SIZE(rare); i++) {
+		struct render_op op = rare[i].op;
+		struct render_event event = { .ops = &op, .nr_ops = 1 };
+		struct render_table one = { &event, 1 };
+		u8 *payload = calloc(1, rare[i].length); /* not a byte more */
+		struct rb_record record = { .payload = payload, .length = rare[i].length };
+		char expected[100];
+
+		assert_non_null(payload);
+		op.offset = 2;
+		memcpy(payload + 2, rare[i].bytes, rare[i].length - 2);
+		assert_int_equal(render_event_check(&event), 0);
+		snprintf(expected, sizeof(expected), PREFIX "%s\n", rare[i].text);
+		expect_line(0, &record, &one, expected);
+		free(payload);
+	}
+}
+
+static void test_check_rare_operations(void **state)
+{
+	struct render_op ops[] = {
+		{ .kind = RENDER_STRING, .size = 200, .offset = 2 },
+		{ .kind = RENDER_SYMBOL_OR_HEX, .size = 8, .symbols = &gaps },
+	};
+	struct render_event event = { .ops = ops, .nr_ops = ARRAY_SIZE(ops) };
+
+	(void)state;
+	assert_int_equal(render_event_check(&event), 0);
+	assert_int_equal(event.max_text, 200 + strlen("0x8000000000000000"));
+	assert_int_equal(event.reads, 202);
+	ops[0].width = 255;
+	ops[1].symbols = &reasons; /* shorter than a number */
+	assert_int_equal(render_event_check(&event), 0);
+	assert_int_equal(event.max_text, 255 + strlen("0x8000000000000000"));
+}
+
+/* --- formats --------------------------------------------------------------------------------- */
+
+static const struct render_op no_format_ops[] = {
+	{ .kind = RENDER_UNSIGNED, .size = 2, .offset = 2, .text = RENDER_LITERAL("p no ") },
+};
+static const struct render_op none_ops[] = { { .kind = RENDER_TEXT, .text = RENDER_LITERAL("p none") } };
+static const struct render_op two_ops[] = {
+	{ .kind = RENDER_SIGNED, .size = 4, .offset = 8, .text = RENDER_LITERAL("p one=") },
+	{ .kind = RENDER_HEX, .size = 8, .offset = 16, .text = RENDER_LITERAL(" two=") },
+};
+static struct render_event format_events[] = {
+	{ .ops = none_ops, .nr_ops = 1 },
+	{ .ops = two_ops, .nr_ops = 2 },
+	{ .ops = NULL }, /* one that nobody can print */
+};
+
+static const struct {
+	u32 fmt_id;
+	u32 length;
+	const char *text;
+} printed[] = {
+	{ 0, 4, "p none" },
+	{ 0, 24, "p none" },
+	{ 0, 3, "[SHORT EVENT id=0 length=3]" }, /* no index */
+	{ 0, 2, "[SHORT EVENT id=0 length=2]" },
+	{ 1, 24, "p one=-2 two=1122334455667788" },
+	{ 1, 32, "p one=-2 two=1122334455667788" },
+	{ 1, 23, "[SHORT EVENT id=0 length=23]" },
+	{ 1, 8, "[SHORT EVENT id=0 length=8]" },
+	{ 2, 24, "UNKNOWN id=0" },
+	{ 3, 4, "p no 3" },
+	{ 3, 24, "p no 3" },
+	{ 65535, 8, "p no 65535" },
+};
+
+static void check_formats(void)
+{
+	for (u32 i = 0; i < ARRAY_SIZE(format_events); i++)
+		assert_int_equal(render_event_check(&format_events[i]), 0);
+}
+
+static void test_formats(void **state)
+{
+	const struct render_formats formats = { format_events, ARRAY_SIZE(format_events), 2, 2 };
+	struct render_event event = { .ops = no_format_ops, .nr_ops = 1, .formats = &formats };
+	const struct render_table one = { &event, 1 };
+
+	(void)state;
+	check_formats();
+	assert_int_equal(render_event_check(&event), 0);
+	assert_int_equal(event.max_text, 6 + 21 + 5 + 21); /* of two_ops, the longest */
+	for (u32 i = 0; i < ARRAY_SIZE(printed); i++) {
+		u8 whole[32] = { [8] = 0xfe, 0xff, 0xff, 0xff, 1, 2, 3, 4, /* above 4 bytes: not seen */
+				 0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11 };
+		u8 *payload = calloc(1, printed[i].length); /* not a byte more */
+		struct rb_record record = { .payload = payload, .length = printed[i].length };
+		char expected[100];
+
+		assert_non_null(payload);
+		memcpy(whole + 2, &printed[i].fmt_id, 2);
+		memcpy(payload, whole, printed[i].length);
+		snprintf(expected, sizeof(expected), PREFIX "%s\n", printed[i].text);
+		expect_line(0, &record, &one, expected);
+		free(payload);
+	}
+}
+
+static int check_event(const struct render_op *op, u32 offset, u32 size)
+{
+	const struct render_formats formats = { format_events, ARRAY_SIZE(format_events), offset,
+						size };
+	struct render_event event = { .ops = op, .nr_ops = 1, .formats = &formats };
+
+	return render_event_check(&event);
+}
+
+static void test_check_formats(void **state)
+{
+	struct render_event nested;
+	const struct render_formats none = { NULL, 0, 2, 2 };
+	const struct render_op past = { .kind = RENDER_HEX, .size = 8, .offset = 8 };
+	const struct render_op odd = { .kind = RENDER_HEX, .size = 3, .offset = 0 };
+	struct render_event event = { .ops = none_ops, .nr_ops = 1, .formats = &none };
+
+	(void)state;
+	check_formats();
+	assert_int_equal(render_event_check(&event), 0);
+	for (u32 size = 0; size < 20; size++)
+		assert_int_equal(check_event(none_ops, 2, size),
+				 size == 1 || size == 2 || size == 4 || size == 8 ? 0 : -EINVAL);
+	assert_int_equal(check_event(none_ops, RB_MAX_PAYLOAD - 1, 1), 0);
+	assert_int_equal(check_event(none_ops, RB_MAX_PAYLOAD - 1, 2), -EINVAL);
+	assert_int_equal(check_event(none_ops, UINT32_MAX, 8), -EINVAL);
+	/* what is there for sure ends with the index */
+	assert_int_equal(check_event(&past, 8, 8), 0);
+	assert_int_equal(check_event(&past, 8, 4), -EINVAL);
+	assert_int_equal(check_event(&odd, 2, 2), -EINVAL);
+	nested = event;
+	event.formats = &(struct render_formats){ &nested, 1, 2, 2 };
+	assert_int_equal(render_event_check(&event), -EINVAL);
+}
+
 /* --- checking operations ---------------------------------------------------------------------- */
 
 static const struct {
@@ -285,7 +459,7 @@ static const struct {
 	int ret;
 } checks[] = {
 	{ "text", { .kind = RENDER_TEXT, .text = RENDER_LITERAL("x") }, 0 },
-	{ "no such kind", { .kind = RENDER_SYMBOL + 1, .size = 4 }, -EINVAL },
+	{ "no such kind", { .kind = RENDER_STRING + 1, .size = 4 }, -EINVAL },
 	{ "no such kind", { .kind = 255, .size = 4 }, -EINVAL },
 	{ "size 0", { .kind = RENDER_UNSIGNED, .size = 0 }, -EINVAL },
 	{ "size 3", { .kind = RENDER_SIGNED, .size = 3 }, -EINVAL },
@@ -293,6 +467,11 @@ static const struct {
 	{ "size 16", { .kind = RENDER_UNSIGNED, .size = 16 }, -EINVAL },
 	{ "symbol of size 7", { .kind = RENDER_SYMBOL, .size = 7, .symbols = &reasons }, -EINVAL },
 	{ "symbol without a table", { .kind = RENDER_SYMBOL, .size = 1 }, -EINVAL },
+	{ "empty string", { .kind = RENDER_STRING, .size = 0 }, -EINVAL },
+	{ "string", { .kind = RENDER_STRING, .size = 255, .offset = RB_MAX_PAYLOAD - 255 }, 0 },
+	{ "string off the page", { .kind = RENDER_STRING, .size = 255, .offset = RB_MAX_PAYLOAD - 254 },
+	  -EINVAL },
+	{ "hex without a table", { .kind = RENDER_SYMBOL_OR_HEX, .size = 1 }, -EINVAL },
 	{ "symbol", { .kind = RENDER_SYMBOL, .size = 1, .symbols = &reasons }, 0 },
 	{ "last offset", { .kind = RENDER_UNSIGNED, .size = 1, .offset = RB_MAX_PAYLOAD - 1 }, 0 },
 	{ "offset off the page", { .kind = RENDER_UNSIGNED, .size = 1, .offset = RB_MAX_PAYLOAD + 1 },
@@ -374,6 +553,10 @@ int main(void)
 		cmocka_unit_test(test_numbers_table),
 		cmocka_unit_test(test_numbers_random),
 		cmocka_unit_test(test_symbol_width),
+		cmocka_unit_test(test_rare_operations),
+		cmocka_unit_test(test_check_rare_operations),
+		cmocka_unit_test(test_formats),
+		cmocka_unit_test(test_check_formats),
 		cmocka_unit_test(test_check),
 		cmocka_unit_test(test_check_sum),
 		cmocka_unit_test(test_check_longest_symbol),

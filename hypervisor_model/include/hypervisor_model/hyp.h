@@ -13,8 +13,8 @@
 #include "ringbuf_c/hypercalls.h"
 #include "ringbuf_c/types.h"
 
-/* Parameters of an event, at most. */
-#define PCPU_STEP_ARGS 7
+/* Parameters of an event, at most: of hyp_printk, a format and its arguments. */
+#define PCPU_STEP_ARGS 9
 
 /* One event of a script. hyp_enter and hyp_exit move the CPU. */
 struct pcpu_step {

@@ -10,6 +10,7 @@
  *         ─── hyp_hello ───────────────▶
  *         ─── hyp_event_msg  × nr_events ▶
  *         ─── hyp_symbols_msg × nr_symbols ▶
+ *         ─── hyp_formats_msg × nr_formats ▶
  *         ◀── hyp_request ──────────────     with LOAD: the memfd, as SCM_RIGHTS
  *         ─── hyp_reply ───────────────▶
  */
@@ -27,10 +28,14 @@
 #define HYP_MAX_EVENTS 4096U
 #define HYP_MAX_SYMBOLS 256U /* tables */
 #define HYP_MAX_FIELDS 64U   /* of an event */
+#define HYP_MAX_FORMATS 65536U /* of all events together */
+#define HYP_MAX_FORMATS_MSGS 512U
+#define HYP_MAX_FORMAT_ARGS 8U /* of a format */
 
 /* Texts end with a zero byte, within these sizes. */
 #define HYP_NAME_SIZE 64U
 #define HYP_TYPE_SIZE 64U
+#define HYP_FORMAT_SIZE 248U
 
 /* Which counter stamps the events; the host must be able to read the same one. */
 enum hyp_counter {
@@ -48,8 +53,12 @@ struct hyp_hello {
 	u32 counter;    /* enum hyp_counter */
 	u32 nr_events;  /* messages that follow */
 	u32 nr_symbols; /* messages that follow those */
-	u32 zero;
+	u32 nr_formats; /* messages that follow those; 0 from those who have no formats */
 	u64 counter_hz; /* about; 0: unknown */
+
+	/* Producers from before have nothing from here on. */
+	u32 nr_spares; /* pages of each CPU that it takes as spares at load, at most */
+	u32 zero;
 };
 
 struct hyp_field_msg {
@@ -84,6 +93,26 @@ struct hyp_symbols_msg {
 	struct hyp_symbol_msg symbols[];
 };
 
+struct hyp_format_msg {
+	u32 nr_args; /* u64s that it prints, 0 to HYP_MAX_FORMAT_ARGS */
+	u32 zero;
+	char text[HYP_FORMAT_SIZE];
+};
+
+/*
+ * Records of @event print as the format that their field @index counts, with the u64s that
+ * begin at their field @args. Formats count from 0; those of a second message about an event
+ * go on where the first one ended.
+ */
+struct hyp_formats_msg {
+	char event[HYP_NAME_SIZE];
+	char index[HYP_NAME_SIZE];
+	char args[HYP_NAME_SIZE];
+	u32 nr_formats; /* follow */
+	u32 zero;
+	struct hyp_format_msg formats[];
+};
+
 struct hyp_call_msg {
 	u32 cpu; /* the physical CPU that the call is made on */
 	u32 zero;
@@ -106,10 +135,12 @@ struct hyp_reply {
 	struct hyp_result_msg results[];
 };
 
-_Static_assert(sizeof(struct hyp_hello) == 112, "no padding");
+_Static_assert(sizeof(struct hyp_hello) == 120, "no padding");
 _Static_assert(sizeof(struct hyp_field_msg) == 144, "no padding");
 _Static_assert(sizeof(struct hyp_event_msg) == 80, "no padding");
 _Static_assert(sizeof(struct hyp_symbols_msg) == 136, "no padding");
+_Static_assert(sizeof(struct hyp_format_msg) == 256, "no padding");
+_Static_assert(sizeof(struct hyp_formats_msg) == 200, "no padding");
 _Static_assert(sizeof(struct hyp_call_msg) == 48, "no padding");
 
 #endif

@@ -58,6 +58,23 @@ enum hyp_event_id {
 #undef HYP_EVENT
 };
 
+/* --- the formats of hyp_printk ------------------------------------------------ */
+
+enum hyp_string_fmt_id {
+#define HYP_STRING_FMT(name, nr_args, text) HYP_FMT_##name,
+#include "string_fmts.h"
+#undef HYP_STRING_FMT
+	HYP_NR_STRING_FMTS
+};
+
+enum hyp_string_fmt_args {
+#define HYP_STRING_FMT(name, nr_args, text) NR_ARGS_HYP_FMT_##name = nr_args,
+#include "string_fmts.h"
+#undef HYP_STRING_FMT
+};
+
+#define HYP_PRINTK_ARGS 8 /* at most */
+
 /* --- the record: what a payload holds --------------------------------------- */
 
 struct hyp_entry_hdr {
@@ -65,6 +82,7 @@ struct hyp_entry_hdr {
 };
 
 #define he_field(type, item) type item;
+#define he_array(type, item, nr) type item[];
 #define HYP_EVENT(name, proto, fields, assign, printk) \
 	struct hyp_event_format_##name {               \
 		struct hyp_entry_hdr hdr;              \
@@ -72,6 +90,7 @@ struct hyp_entry_hdr {
 	};
 #include "events.h"
 #undef HYP_EVENT
+#undef he_array
 #undef he_field
 
 /* --- trace_<event>() ---------------------------------------------------------- */
@@ -88,6 +107,8 @@ struct hyp_trace_cpu {
  * it. Only the CPU that owns @cpu may call it. An event may be written or missed
  * shortly after it is switched (SPEC B.11).
  */
+#define he_field(type, item)
+#define he_array(type, item, nr) +(nr) * (u32)sizeof(type)
 #define HYP_EVENT(name, proto, fields, assign, printk)                                        \
 	static __always_inline void trace_##name(struct hyp_trace_cpu *cpu, proto)            \
 	{                                                                                     \
@@ -95,7 +116,7 @@ struct hyp_trace_cpu {
                                                                                               \
 		if (!READ_ONCE(cpu->enabled[HYP_EVENT_INDEX_##name]))                         \
 			return;                                                               \
-		__entry = simple_ring_buffer_reserve(&cpu->rb, sizeof(*__entry),              \
+		__entry = simple_ring_buffer_reserve(&cpu->rb, (u32)sizeof(*__entry) fields,  \
 						     trace_clock_now, cpu->clock);            \
 		if (!__entry)                                                                 \
 			return;                                                               \
@@ -105,6 +126,24 @@ struct hyp_trace_cpu {
 	}
 #include "events.h"
 #undef HYP_EVENT
+#undef he_array
+#undef he_field
+
+#define __HYP_VALUES(...) ((const u64[]){ __VA_ARGS__ })
+#define __HYP_NR_ARGS(...) ((u32)(sizeof(__HYP_VALUES(__VA_ARGS__)) / sizeof(u64)) - 1)
+#define __HYP_FMT_ARGS(fmt, ...) NR_ARGS_##fmt
+
+/* The values of a record, the format first; it does not compile with too few or too many. */
+#define HYP_PRINTK_VALUES(...)                                                                \
+	(__HYP_VALUES(__VA_ARGS__) +                                                          \
+	 0 * sizeof(char[__HYP_NR_ARGS(__VA_ARGS__) == __HYP_FMT_ARGS(__VA_ARGS__, 0) ? 1 : -1]))
+
+/*
+ * trace_hyp_printk(cpu, HYP_FMT_<name>, arguments...) - write the event, with an integer
+ * for each argument that the format has.
+ */
+#define trace_hyp_printk(cpu, ...)                                                            \
+	(trace_hyp_printk)((cpu), __HYP_NR_ARGS(__VA_ARGS__), HYP_PRINTK_VALUES(__VA_ARGS__))
 
 /* --- the description that a hypervisor gives of its events ---------------------- */
 
@@ -112,7 +151,7 @@ struct hyp_event_field {
 	const char *type; /* C text, "u64" */
 	const char *name; /* NULL ends a table */
 	u32 offset;       /* bytes from the start of the payload */
-	u32 size;         /* bytes */
+	u32 size;         /* bytes; 0: to the end of the record, "u64[]" */
 	u32 is_signed;
 };
 
@@ -131,10 +170,30 @@ struct hyp_symbol_table {
 	const char *fallback;
 };
 
+struct hyp_string_fmt {
+	const char *text;
+	u32 nr_args;
+};
+
+/*
+ * The records of @event print as the format that their field @index counts, from 0, with
+ * the u64s that begin at their field @args.
+ */
+struct hyp_format_table {
+	const char *event;
+	const char *index;
+	const char *args;
+	const struct hyp_string_fmt *formats;
+	u32 nr_formats;
+};
+
 /** hyp_event_desc - describe event number @index; NULL after the last. */
 const struct hyp_event_desc *hyp_event_desc(u32 index);
 
 /** hyp_symbol_table - symbol table number @index; NULL after the last. */
 const struct hyp_symbol_table *hyp_symbol_table(u32 index);
+
+/** hyp_format_table - format table number @index; NULL after the last. */
+const struct hyp_format_table *hyp_format_table(u32 index);
 
 #endif

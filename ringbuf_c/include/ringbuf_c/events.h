@@ -9,13 +9,17 @@
  *
  *   HYP_EVENT(name,
  *             HE_PROTO(what trace_<name>() is called with),
- *             HE_STRUCT(he_field(type, item) ...),
+ *             HE_STRUCT(he_field(type, item) ... he_array(type, item, how many)),
  *             HE_ASSIGN(statements that fill __entry),
  *             HE_PRINTK(format, arguments that use REC->item))
  *
  * The format is what user space reads in the `format` file, and what the host
  * compiles and renders. A function in it names a symbol table of src/events.c. The
- * parameters are the fields, in their order: steps of a script give them like that.
+ * parameters are the fields, in their order: steps of a script give them like that. An
+ * array is the last field, as long as its third argument says, and ends the record.
+ *
+ * hyp_printk says which of the formats of string_fmts.h it is, and its arguments; their
+ * texts stay with whoever reads. trace_hyp_printk() of define_events.h writes it.
  */
 
 HYP_EVENT(host_ffa_call,
@@ -80,6 +84,15 @@ HYP_EVENT(hyp_exit,
 		    __entry->vcpu = vcpu;),
 	  HE_PRINTK("reason=%s vcpu=%d",
 		    __hyp_enter_exit_reason_str(REC->reason), REC->vcpu))
+
+HYP_EVENT(hyp_printk,
+	  HE_PROTO(u32 nr_args, const u64 *values),
+	  HE_STRUCT(he_field(u16, fmt_id)
+		    he_array(u64, args, nr_args)),
+	  HE_ASSIGN(__entry->fmt_id = (u16)values[0];
+		    for (u32 i = 0; i < nr_args; i++)
+			    __entry->args[i] = values[1 + i];),
+	  HE_PRINTK("fmt_id=%u", REC->fmt_id))
 
 HYP_EVENT(iommu_idmap,
 	  HE_PROTO(u64 from, u64 to, int prot),

@@ -11,7 +11,8 @@
 #include "types.h"
 
 enum hyp_call {
-	HVC_TRACING_LOAD,         /* desc offset in the memory object, desc size, the object (fd) */
+	HVC_TRACING_LOAD,         /* desc offset in the memory object, desc size, the object (fd), */
+				  /* how many of the last pages of each CPU are spares */
 	HVC_TRACING_UNLOAD,       /* - */
 	HVC_TRACING_ENABLE,       /* bool */
 	HVC_TRACING_SWAP_READER,  /* u32 cpu */
@@ -19,6 +20,8 @@ enum hyp_call {
 	HVC_TRACING_UPDATE_CLOCK, /* u32 mult, u32 shift, u64 epoch_ns, u64 epoch_cyc */
 	HVC_TRACING_ENABLE_EVENT, /* u16 id, bool */
 	HVC_TRACING_WRITE_EVENT,  /* u64 id */
+	/* Ours; who has no spares need not know it. */
+	HVC_TRACING_SWAP_READERS, /* u32 cpu, u32 how many at most; says which in rb_taken */
 	HVC_NR_CALLS
 };
 

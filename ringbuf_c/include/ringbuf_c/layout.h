@@ -50,6 +50,41 @@ _Static_assert(offsetof(struct trace_buffer_meta, reader.lost_events) == 16, "SP
 _Static_assert(offsetof(struct trace_buffer_meta, entries) == 40, "SPEC A.1");
 
 /*
+ * Whether the page that the reader took last is the one being written. The pages that
+ * have been begun are the first one and one per move of the tail; the reader has @taken
+ * some, some were lost, and the last one taken is the last of these.
+ *
+ * A loss later than that swap cannot mislead: a page is lost when the whole ring is
+ * ahead of the reader's, and the moves that filled it are seen with the loss.
+ */
+static inline bool rb_owns_tail(u64 taken, const u64 *pages_lost, const u64 *pages_touched)
+{
+	/* [see_lost] pairs with [pages_lost]: load it before pages_touched */
+	u64 lost = smp_load_acquire(pages_lost);
+	/* [see_touched] pairs with [pages_touched]: who swaps next sees what the tail has left */
+	u64 touched = smp_load_acquire(pages_touched);
+
+	return (s64)(taken + lost - touched - 1) >= 0;
+}
+
+/*
+ * Ours, in the meta page behind that: what a call that may swap several pages gave to the
+ * host, in the order of their events. The host has read them all before it calls again.
+ */
+#define RB_TAKEN_OFFSET 256U
+#define RB_MAX_TAKEN 64U /* pages; a reader page, and this less one to spare */
+
+struct rb_taken {
+	u32 nr;
+	u32 pad;
+	struct {
+		u64 lost_events; /* overwritten between the page before and this one */
+		u32 id;
+		u32 pad;
+	} pages[];
+};
+
+/*
  * Sub-buffer (SPEC A.5). `data` holds events back to back; the first `commit`
  * bytes are readable.
  */

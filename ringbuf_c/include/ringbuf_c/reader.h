@@ -66,6 +66,7 @@ struct reader_cpu {
 	u64 time_stamp; /* ns, of what is before offset */
 
 	u64 taken; /* pages, by swaps */
+	u32 queue_at, queue_nr; /* of the pages that the last swap gave: the next one, their number */
 
 	u64 read; /* events consumed */
 	u64 lost; /* events that the swaps so far reported as lost */
@@ -92,6 +93,7 @@ struct reader_cpu {
 struct reader {
 	struct hvc_conduit *conduit;
 	u32 hvc_cpu; /* the CPU that the host makes its calls from */
+	u32 max_taken; /* pages that one swap may give, one more than there are spares; 0 is 1 */
 	u32 nr_cpus;
 	struct reader_cpu *cpus;
 	struct render_table events;

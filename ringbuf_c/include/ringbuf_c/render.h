@@ -24,8 +24,11 @@ enum render_kind {
 	RENDER_TEXT,     /* no field: `text` alone */
 	RENDER_UNSIGNED, /* field in decimal */
 	RENDER_SIGNED,
-	RENDER_HEX,      /* field in lower-case hexadecimal, no prefix */
+	RENDER_HEX,      /* field in hexadecimal, no prefix */
 	RENDER_SYMBOL,   /* field as an entry of `symbols` */
+	/* Rare: the loop that all text goes through has none of these. */
+	RENDER_SYMBOL_OR_HEX, /* as an entry that is not empty, or as 0x%lx */
+	RENDER_STRING,   /* field to its first zero byte; '.' for what cannot be printed */
 };
 
 /*
@@ -51,23 +54,43 @@ struct render_symbols {
 
 #define RENDER_LEFT 1U /* pad on the right */
 #define RENDER_ZERO 2U /* pad with zeros instead of blanks */
+#define RENDER_UPPER 4U /* hexadecimal in upper case */
+#define RENDER_EXTEND 8U /* 0x%lx: the field has a sign */
 
 /* A piece of text, and the field that follows it. */
 struct render_op {
 	u8 kind;    /* enum render_kind */
-	u8 size;    /* of the field: 1, 2, 4 or 8 bytes */
-	u8 flags;   /* RENDER_LEFT, RENDER_ZERO */
+	u8 size;    /* of the field: 1, 2, 4 or 8 bytes; of a string 1 to 255 */
+	u8 flags;   /* RENDER_LEFT, ... */
 	u8 width;   /* characters, at least; 0: as many as there are */
 	u32 offset; /* of the field in the payload, bytes */
 	struct render_text text; /* as it is, before the field; may be empty */
 	const struct render_symbols *symbols;
 };
 
+struct render_formats;
+
 struct render_event {
 	const struct render_op *ops; /* NULL: no event has this id */
 	u32 nr_ops;
-	u32 length;   /* bytes of payload that the operations read */
+	u32 length;   /* bytes of payload that there must be; UINT32_MAX: it is a rare one */
 	u32 max_text; /* characters that they can produce; see render_event_check() */
+	u32 reads;    /* bytes of payload that the operations read, of a rare one too */
+	const struct render_formats *formats; /* NULL: each record prints by @ops */
+};
+
+/*
+ * For events whose records say by which format they print (hyp_printk): a field of theirs
+ * counts the formats, each of which is a whole line. The operations of the event itself are
+ * for indices that no format has. Such an event, like one with a rare operation, has a
+ * `length` that no record has: so the loop that all text goes through finds it where it
+ * finds records that are too short, and others pay nothing for it.
+ */
+struct render_formats {
+	const struct render_event *formats; /* of the indices 0 to nr - 1 */
+	u32 nr;
+	u32 offset; /* of the field that is the index, bytes */
+	u32 size;   /* of it: 1, 2, 4 or 8 bytes */
 };
 
 /* Events by id: ids from 0 to nr - 1. */
@@ -95,9 +118,10 @@ struct render_prefix {
 /**
  * render_event_check - make sure that the operations of an event are safe to run.
  *
- * Fills @event->length and @event->max_text from the operations. Return: 0, -EINVAL
- * for an operation that does not exist or a field of an odd size, -E2BIG when the
- * text could exceed a line.
+ * Fills @event->length, @event->reads and @event->max_text from the operations, and those of its
+ * formats, which have been checked before and have no formats themselves. Return: 0,
+ * -EINVAL for an operation that does not exist or a field of an odd size, -E2BIG when
+ * the text could exceed a line.
  */
 int render_event_check(struct render_event *event);
 
@@ -107,8 +131,8 @@ int render_event_check(struct render_event *event);
  * @prefix: of this CPU
  * @event: render_find() of record->id
  *
- * An unknown id gives `UNKNOWN id=N`, a record too short for its fields
- * `[SHORT EVENT id=N length=N]`. Return: the length of the line.
+ * An unknown id gives `UNKNOWN id=N`, a record too short for its fields, or for those
+ * of its format, `[SHORT EVENT id=N length=N]`. Return: the length of the line.
  */
 u32 render_line(char *out, struct render_prefix *prefix, u32 cpu, const struct rb_record *record,
 		const struct render_event *event);

@@ -98,6 +98,10 @@ struct simple_rb_per_cpu {
 	u32 head;   /* where to look for the head first; may lag behind */
 	u32 reader; /* page outside the ring */
 	u64 last_overrun;
+	u64 lost_events; /* between the last two swaps */
+	u64 taken; /* pages, since load or reset */
+	u32 nr_spares;
+	u32 spares[RB_MAX_TAKEN - 1]; /* more pages outside the ring */
 
 	/*
 	 * Called while waiting for a writer that can be preempted (a thread); NULL
@@ -131,6 +135,16 @@ static inline enum simple_rb_status simple_ring_buffer_status(const struct simpl
  */
 int simple_ring_buffer_init(struct simple_rb_per_cpu *rb, struct simple_buffer_page *bpages,
 			    u32 nr_pages, struct trace_buffer_meta *meta);
+
+/**
+ * simple_ring_buffer_add_spares - more pages that the host has outside the ring, so that
+ * it can swap several at once.
+ * @nr: records behind those of simple_ring_buffer_init(), with `page` set
+ *
+ * Before tracing is enabled for the first time.
+ * Return: 0, -ENODEV when not loaded, -EINVAL with more than RB_MAX_TAKEN - 1.
+ */
+int simple_ring_buffer_add_spares(struct simple_rb_per_cpu *rb, u32 nr);
 
 /** simple_ring_buffer_unload - waits for the writer, then forgets the pages. */
 void simple_ring_buffer_unload(struct simple_rb_per_cpu *rb);
@@ -172,6 +186,19 @@ int simple_ring_buffer_reset(struct simple_rb_per_cpu *rb);
 int simple_ring_buffer_swap_reader_page(struct simple_rb_per_cpu *rb);
 
 #define RB_SWAP_RETRIES 8
+
+/**
+ * simple_ring_buffer_swap_reader_pages - give up to @max of the oldest pages to the host.
+ * @taken: where to say which, with room for as many as there are reader pages
+ *
+ * As many calls of simple_ring_buffer_swap_reader_page() would, each with another page of
+ * the host's in exchange; but it stops behind the page that is being written. The host
+ * asks only when it has read all the pages that it has.
+ *
+ * Return: 0 and at least one page; else as simple_ring_buffer_swap_reader_page().
+ */
+int simple_ring_buffer_swap_reader_pages(struct simple_rb_per_cpu *rb, u32 max,
+					 struct rb_taken *taken);
 
 /* --- the writer --------------------------------------------------------- */
 

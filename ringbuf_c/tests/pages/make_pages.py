@@ -21,9 +21,11 @@ CAPACITY = 4080
 EXTEND_FROM = 1 << 27
 LOW_59_BITS = (1 << 59) - 1
 
-HYP_ENTER, HYP_EXIT, SELFTEST = 6, 7, 10  # as in events.h
+HYP_ENTER, HYP_EXIT, HYP_PRINTK, SELFTEST = 6, 7, 8, 11  # as in events.h
 SHORT_EVENT = f"[SHORT EVENT id={SELFTEST}"
+SHORT_PRINTK = f"[SHORT EVENT id={HYP_PRINTK}"
 V1_ENTER, V1_SELFTEST = 16, 17  # packed: fields on any byte, no rounding
+EIGHT = [0, 1, 255, 256, 65536, 2**32, 2**63 - 1, 2**64 - 1]
 REASONS = ["smc", "hvc", "sys", "psci", "host_abort", "guest_exit", "eret_host", "eret_guest"]
 
 
@@ -118,6 +120,13 @@ def selftests(first: int, last: int) -> list[Item]:
     return [selftest(i, 0 if i == first else 1000) for i in range(first, last + 1)]
 
 
+def printk(text: str, fmt: int, *args: int, delta: int = 1000) -> Item:
+    """Give hyp_printk: as long as it has arguments, each as a u64."""
+    words = [arg % 2**64 for arg in args]
+    payload = struct.pack(f"<HH4x{len(words)}Q", HYP_PRINTK, fmt, *words)
+    return long(payload, text, delta)
+
+
 def v1_enter(reason: int, vcpu: int, delta: int = 0) -> Item:
     """Give 15 bytes: packed, not rounded."""
     text = f"v1_enter reason={REASONS[reason]} vcpu={vcpu}"
@@ -160,6 +169,27 @@ def written_pages() -> dict[str, tuple[str, list[Page]]]:
                         selftest(2**64 - 1, 700),
                         long(*enter_payload(HYP_EXIT, 6, -1), 300),
                         long(*enter_payload(HYP_ENTER, 7, -(2**31)), 0),
+                    ],
+                )
+            ],
+        ),
+        "printk": (
+            "Events as long as their arguments; the formats are those of test_pages.c.",
+            [
+                Page(
+                    1,
+                    1000,
+                    [
+                        printk("hyp_printk nothing to say", 0, delta=0),
+                        printk(
+                            "hyp_printk load of 0xffff800000001000 refused: -1",
+                            1,
+                            -(2**47) + 4096,
+                            -1,
+                        ),
+                        printk(f"hyp_printk {' '.join(map(str, EIGHT))}", 2, *EIGHT),
+                        printk("hyp_printk Unknown hyp_string_fmt ID 3", 3, 0),
+                        printk("hyp_printk Unknown hyp_string_fmt ID 65535", 65535),
                     ],
                 )
             ],
@@ -295,6 +325,25 @@ def foreign_pages() -> dict[str, tuple[str, list[Page]]]:
                         long(struct.pack("<H", SELFTEST), f"{SHORT_EVENT} length=2]"),
                         long(selftest_payload(1)[0][:15], f"{SHORT_EVENT} length=15]", 1000),
                         long(selftest_payload(1)[0], "selftest id=1", 1000),
+                    ],
+                )
+            ],
+        ),
+        "printk-short": (
+            "Fewer arguments than the format has; half an index; more arguments.",
+            [
+                Page(
+                    1,
+                    1000,
+                    [
+                        printk(f"{SHORT_PRINTK} length=8]", 1, delta=0),
+                        printk(f"{SHORT_PRINTK} length=16]", 1, 4096),
+                        long(
+                            struct.pack("<HHQI", HYP_PRINTK, 1, 0, 0), f"{SHORT_PRINTK} length=16]"
+                        ),
+                        long(struct.pack("<HB", HYP_PRINTK, 0), f"{SHORT_PRINTK} length=3]"),
+                        long(struct.pack("<HH", HYP_PRINTK, 0), "hyp_printk nothing to say"),
+                        printk("hyp_printk nothing to say", 0, 1, 2, 3),
                     ],
                 )
             ],
