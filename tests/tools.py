@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 from tests.mounts import PATIENCE_S
+
+# Which one, for who has another than the machine's: scripts/newer-trace-cmd.
+TRACE_CMD = shlex.split(os.environ.get("TRACE_CMD", "trace-cmd"))
 
 HYPTRACE = (sys.executable, "-m", "hyptrace")
 
