@@ -189,7 +189,9 @@ WORKLOADS: dict[str, _Kind] = {
         "storm:RATE[:MIX]",
         f"RATE events a second on each CPU, or max; MIX: {', '.join(MIXES)}",
     ),
-    "chaos": _Kind(_chaos, "chaos[:SEED]", "every event; CPUs go off and on, bursts, pauses"),
+    "chaos": _Kind(
+        _chaos, "chaos[:SEED]", "every event; CPUs go off and on, bursts, pauses, clock trouble"
+    ),
 }
 
 

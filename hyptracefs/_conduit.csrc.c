@@ -92,27 +92,75 @@ static ssize_t receive(int fd, void *message, size_t size)
 	}
 }
 
-static int exchange(struct socket_conduit *to, u32 cpu, struct hvc_regs *regs)
+/* Bytes of the answer, which begins with a reply to this call; -errno. */
+static ssize_t ask(struct socket_conduit *to, u32 cpu, const struct hvc_regs *regs,
+		   struct single_reply *answer, size_t room)
 {
 	struct single_request request = {
 		.sequence = ++to->sequence,
 		.nr_calls = 1,
 		.call = { .cpu = cpu, .regs = *regs },
 	};
-	struct single_reply reply;
 	ssize_t got = send_request(to->fd, &request,
 				   regs->x0 == HVC_TRACING_LOAD ? (int)regs->x3 : -1);
 
 	if (!got)
-		got = receive(to->fd, &reply, sizeof(reply));
+		got = receive(to->fd, answer, room);
 	if (got < 0)
-		return (int)got;
+		return got;
 	if (!got)
 		return -ECONNRESET;
-	if (got != sizeof(reply) || reply.sequence != request.sequence || reply.nr_calls != 1)
+	if (got < (ssize_t)sizeof(*answer) || got > (ssize_t)room ||
+	    answer->sequence != request.sequence || answer->nr_calls != 1)
 		return -EPROTO;
+	return got;
+}
+
+static int exchange(struct socket_conduit *to, u32 cpu, struct hvc_regs *regs)
+{
+	struct single_reply reply;
+	ssize_t got = ask(to, cpu, regs, &reply, sizeof(reply));
+
+	if (got < 0)
+		return (int)got;
 	regs->x0 = reply.result.x0;
 	regs->x1 = reply.result.x1;
+	return 0;
+}
+
+struct statistics_reply {
+	struct single_reply head;
+	struct hyp_statistics_msg body;
+	u8 rest[HYP_MAX_STATISTICS - sizeof(struct hyp_statistics_msg)];
+};
+
+static bool has_statistics(const struct statistics_reply *reply, ssize_t got)
+{
+	size_t size = (size_t)got - sizeof(reply->head);
+
+	return size >= sizeof(reply->body) && size == reply->body.size;
+}
+
+/*
+ * As exchange(); what comes behind the result goes where x1 says, which is no address of
+ * theirs. An answer without it is a failed call, and not the end: the next one is told apart.
+ */
+static int exchange_statistics(struct socket_conduit *to, u32 cpu, struct hvc_regs *regs)
+{
+	struct hvc_regs sent = { .x0 = regs->x0 };
+	struct statistics_reply reply;
+	ssize_t got = ask(to, cpu, &sent, &reply.head, sizeof(reply));
+
+	if (got < 0)
+		return (int)got;
+	if (!reply.head.result.x0 && !reply.head.result.x1) {
+		if (has_statistics(&reply, got))
+			memcpy((void *)(uintptr_t)regs->x1, &reply.body, reply.body.size);
+		else
+			reply.head.result.x1 = (u64)-EPROTO;
+	}
+	regs->x0 = reply.head.result.x0;
+	regs->x1 = reply.head.result.x1;
 	return 0;
 }
 
@@ -122,7 +170,9 @@ static void socket_hvc(struct hvc_conduit *conduit, u32 cpu, struct hvc_regs *re
 
 	pthread_mutex_lock(&to->lock);
 	if (!to->error)
-		to->error = exchange(to, cpu, regs);
+		to->error = regs->x0 == HVC_TRACING_STATISTICS ?
+				    exchange_statistics(to, cpu, regs) :
+				    exchange(to, cpu, regs);
 	if (to->error) {
 		/* Whatever it still sends, nobody waits for it; and it sees that we are gone. */
 		shutdown(to->fd, SHUT_RDWR);

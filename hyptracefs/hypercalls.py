@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hyptracefs.clock import Conversion
-from hyptracefs.ring_buffer import Counter, Hvc, hvc_call
+from hyptracefs.hypervisor_statistics import HypervisorStatistics, decode_statistics
+from hyptracefs.ring_buffer import Counter, Hvc, hvc_call, hvc_statistics
 
 # The mount acts like a kernel worker that is bound to this CPU; what a user does from
 # another CPU (the test event) is called from that one.
@@ -20,6 +21,11 @@ HOST_CPU = 0
 
 def _never() -> str:
     return ""
+
+
+def _check(result: int, call: str) -> None:
+    if result:
+        raise OSError(-result, f"hypervisor: {call}: {os.strerror(-result)}")
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ class Traits:
 
 
 class Hypercalls:
-    """The eight calls, through the conduit at address `conduit`. The swaps are made in C.
+    """The calls, through the conduit at address `conduit`. The swaps are made in C.
 
     `gone()` says why nobody answers any more, and nothing while somebody does.
     """
@@ -50,10 +56,7 @@ class Hypercalls:
         self.traits = traits or Traits()
 
     def _call(self, nr: Hvc, *args: int, cpu: int = HOST_CPU) -> None:
-        result = hvc_call(self.conduit, cpu, nr, args)
-        if result:
-            why = os.strerror(-result)
-            raise OSError(-result, f"hypervisor: {nr.name.lower()}{args}: {why}")
+        _check(hvc_call(self.conduit, cpu, nr, args), f"{nr.name.lower()}{args}")
 
     def load(self, desc_offset: int, desc_size: int, memory: int, spares: int) -> None:
         """Hand over the buffers: a sealed memfd, and where in it its descriptor lies.
@@ -85,3 +88,9 @@ class Hypercalls:
     def write_event(self, cpu: int, value: int) -> None:
         """Emit one `selftest` event with id=`value` on `cpu`, modulo the CPUs there are."""
         self._call(Hvc.TRACING_WRITE_EVENT, value, cpu=cpu % self.cpus)
+
+    def statistics(self) -> HypervisorStatistics:
+        """What the hypervisor has counted. OSError EOPNOTSUPP: it does not, EPROTO: nonsense."""
+        result, message = hvc_statistics(self.conduit, HOST_CPU)
+        _check(result, "tracing_statistics()")
+        return decode_statistics(message, self.cpus)

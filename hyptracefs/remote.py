@@ -27,6 +27,7 @@ import trio
 from hyptracefs import clock
 from hyptracefs.events import Event
 from hyptracefs.hypercalls import HOST_CPU, Hypercalls
+from hyptracefs.hypervisor_statistics import HypervisorStatistics
 from hyptracefs.ring_buffer import (
     ALL_CPUS,
     MAX_SPARES,
@@ -166,6 +167,12 @@ class Remote:
             watching=len(self._watchers),
             cpus=tuple(buffer.statistics(cpu) for cpu in range(self.cpus)) if buffer else (),
         )
+
+    def hypervisor_statistics(self) -> HypervisorStatistics:
+        """What the hypervisor has counted. Raises OSError: as Hypercalls; ENODEV: it is gone."""
+        if self._notice_gone():
+            raise OSError(errno.ENODEV, f"{self.name}: {self._hypercalls.gone()}")
+        return self._hypercalls.statistics()
 
     # --- the hypervisor is gone ------------------------------------------------------------
 

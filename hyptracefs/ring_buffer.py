@@ -38,21 +38,32 @@ _U32_MAX = 2**32 - 1
 
 
 class Hvc(IntEnum):
-    """Numbers of the hypercalls that the host makes from Python."""
+    """Numbers of the hypercalls. The swap is made in C."""
 
     TRACING_LOAD = lib.HVC_TRACING_LOAD
     TRACING_UNLOAD = lib.HVC_TRACING_UNLOAD
     TRACING_ENABLE = lib.HVC_TRACING_ENABLE
+    TRACING_SWAP_READER = lib.HVC_TRACING_SWAP_READER
     TRACING_RESET = lib.HVC_TRACING_RESET
     TRACING_UPDATE_CLOCK = lib.HVC_TRACING_UPDATE_CLOCK
     TRACING_ENABLE_EVENT = lib.HVC_TRACING_ENABLE_EVENT
     TRACING_WRITE_EVENT = lib.HVC_TRACING_WRITE_EVENT
+    TRACING_STATISTICS = lib.HVC_TRACING_STATISTICS
+    TRACING_SWAP_READERS = lib.HVC_TRACING_SWAP_READERS
 
 
 def hvc_call(conduit: int, cpu: int, nr: Hvc, args: Sequence[int]) -> int:
     """Make a hypercall on `cpu`; 0 or -errno."""
     result: int = lib.hvc_call(conduit, cpu, nr, [*args, *[0] * (4 - len(args))])
     return result
+
+
+def hvc_statistics(conduit: int, cpu: int) -> tuple[int, bytes]:
+    """What the hypervisor has counted, asked on `cpu`: 0 or -errno, and a hyp_statistics_msg."""
+    room = ffi.new("uint8_t[]", lib.HYP_MAX_STATISTICS)
+    result = hvc_call(conduit, cpu, Hvc.TRACING_STATISTICS, [int(ffi.cast("uintptr_t", room))])
+    (size,) = struct.unpack_from("<I", ffi.buffer(room))
+    return result, bytes(ffi.buffer(room)[:size])
 
 
 class Counter(IntEnum):

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from hyptracefs import controls, files
 from hyptracefs.files import Control, Kind, OpenFile, Place, Show, Store
 from hyptracefs.remote import Remote
+from hyptracefs.statistics_file import STATISTICS
 
 ROOT_INODE = 1
 
@@ -72,6 +73,7 @@ HYPERVISOR_VIEW = (
     _TRACE_CLOCK,
     _FORMAT,
     Row("selftest_event", 0o640, files.SelftestEvent()),
+    Row("statistics", 0o440, STATISTICS),
     Row("trace", 0o640, files.ResetTrace()),
     Row("trace_pipe", 0o640, files.TRACE_PIPE),
     Row("per_cpu/cpu{cpu}/trace", 0o640, files.ResetTrace()),

@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import stat
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from hyptracefs.hypercalls import Hypercalls
 from hyptracefs.options import UsageError
 from hyptracefs.sources import Attachment, SocketSource, canonical_source
 from tests.mounts import PATIENCE_S, Model, Mount, can_mount, modelled, mounted, parse, until
+from tests.support import raises_errno
 
 needs_mount = [
     pytest.mark.mount,
@@ -190,6 +192,62 @@ def test_one_that_hangs_up_is_noticed_without_a_call(
     assert not conduit.gone()
     theirs.close()
     assert conduit.gone()
+
+
+def _reply(x0: int, x1: int, body: bytes = b"") -> bytes:
+    return struct.pack("<IIQQ", 1, 1, x0, x1) + body
+
+
+def _no_cpus(size: int, nr_results: int = 0, nr_cpus: int = 0) -> bytes:
+    return struct.pack("<4I6Q", size, nr_results, nr_cpus, 0, *range(6))
+
+
+@pytest.mark.parametrize(
+    ("reply", "number"),
+    [
+        (_reply(2**64 - 1, 0), errno.EOPNOTSUPP),
+        (_reply(2**64 - 1, 0, b"more"), errno.EOPNOTSUPP),
+        (_reply(0, 2**64 - errno.EIO), errno.EIO),
+        (_reply(0, 2**64 - errno.EIO, _no_cpus(64)), errno.EIO),
+        (_reply(0, 1, _no_cpus(64)), errno.EPROTO),
+        (_reply(0, 0), errno.EPROTO),
+        (_reply(0, 0, _no_cpus(64)[:-1]), errno.EPROTO),
+        (_reply(0, 0, _no_cpus(63)), errno.EPROTO),
+        (_reply(0, 0, _no_cpus(65)), errno.EPROTO),
+        (_reply(0, 0, _no_cpus(2**32 - 1)), errno.EPROTO),
+        (_reply(0, 0, _no_cpus(64)), errno.EPROTO),  # 0 CPUs of 1
+        (_reply(0, 0, _no_cpus(64, nr_cpus=1)), errno.EPROTO),
+        (_reply(0, 0, _no_cpus(112, nr_cpus=1) + bytes(48)), 0),
+        (_reply(0, 0, _no_cpus(112, 2**32 - 1, 1) + bytes(48)), errno.EPROTO),
+    ],
+)  # fmt: skip
+def test_statistics_that_make_no_sense_fail_and_end_nothing(
+    pair: tuple[SocketConduit, socket.socket], reply: bytes, number: int
+) -> None:
+    conduit, theirs = pair
+    theirs.send(reply)
+    calls = Hypercalls(conduit.address, 1, conduit.gone)
+    if number:
+        with raises_errno(number):
+            calls.statistics()
+    else:
+        assert calls.statistics().most_pages_shared == 5
+    sent = theirs.recv(1000)
+    assert sent == struct.pack("<4I5Q", 1, 1, 0, 0, 8, 0, 0, 0, 0), "no address of ours"
+    assert not conduit.gone()
+
+
+@pytest.mark.parametrize(
+    "reply", [b"x", struct.pack("<IIQQ", 2, 1, 0, 0) + _no_cpus(64), _reply(0, 0, bytes(65536))]
+)
+def test_an_answer_that_is_no_reply_to_statistics_ends_it(
+    pair: tuple[SocketConduit, socket.socket], reply: bytes
+) -> None:
+    conduit, theirs = pair
+    theirs.send(reply)
+    with raises_errno(errno.ENODEV):
+        Hypercalls(conduit.address, 1, conduit.gone).statistics()
+    assert conduit.gone() == os.strerror(errno.EPROTO)
 
 
 # --- mounts --------------------------------------------------------------------------------------

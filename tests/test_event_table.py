@@ -76,6 +76,11 @@ def test_hello_says_what_was_sent() -> None:
     assert decode_hello(message) == Hello(0, "pkvm", 8, 4096, 2, 3, 1, 2, 24)
 
 
+@pytest.mark.parametrize(("nr_spares", "known"), [(None, 0), (0, 0), (63, 63)])
+def test_hello_of_a_producer_from_before_spares_has_none(nr_spares: int | None, known: int) -> None:
+    assert decode_hello(wire.encode_hello(nr_spares=nr_spares)).nr_spares == known
+
+
 def test_hello_with_an_error_needs_nothing_else() -> None:
     message = wire.encode_hello("", 0, error=-errno.EBUSY, page_size=0, counter=0)
     assert decode_hello(message).error == errno.EBUSY
@@ -86,7 +91,7 @@ def test_hello_with_an_error_needs_nothing_else() -> None:
     [
         (b"", "0 bytes, not 112"),
         (wire.encode_hello()[:-1], "111 bytes"),
-        (wire.encode_hello() + b"\0", "113 bytes, not 112"),
+        (wire.encode_hello() + b"\0", "113 bytes, not 120"),
         (wire.encode_hello().ljust(65537, b"\0"), "65537 bytes"),
         (wire.encode_hello(magic=b"HYPTRACF"), "no hypervisor"),
         (wire.encode_hello(version=2), "version 2 of the protocol, not 1"),

@@ -155,7 +155,7 @@ def test_portable_format_has_symbols_that_tools_understand(place: Place) -> None
 def test_portable_format_has_common_fields_without_bytes(place: Place) -> None:
     for event in place.remote.events:
         fields = re.findall(
-            r"field:.*? (\w+);\toffset:(\d+);\tsize:(\d+);", event.portable_format()
+            r"field:.*? (\w+)[\[\]]*;\toffset:(\d+);\tsize:(\d+);", event.portable_format()
         )
         assert fields[:4] == [
             ("common_type", "0", "2"),

@@ -142,7 +142,7 @@ def test_load_of_a_descriptor_that_is_not_whole_pages_is_refused(size: int) -> N
     with hypervisor() as made:
         calls = Hypercalls(made.conduit, made.cpus)
         with raises_errno(errno.EINVAL):
-            calls.load(0x1000, size, 0)
+            calls.load(0x1000, size, 0, 0)
 
 
 def test_it_says_how_its_writers_are_kept_in_order() -> None:

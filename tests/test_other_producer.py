@@ -129,7 +129,7 @@ def expected(count: int) -> list[str]:
         f"tick value={count + OLDEST}",
         f"mmio_write addr={addr:x} value={count} size={WIDTHS[count % 4]}",
         f"vcpu_exit reason={REASONS[count % 4]} count={count}",
-        f"vm_boot vcpus={count} name=[16 bytes]",
+        f"vm_boot name=debian vcpus={count}",
         f"dma_fault flags={count % 4}",
     ]
 
@@ -238,13 +238,13 @@ def test_formats(program: Path, tmp_path: Path) -> None:
         )  # fmt: skip
         # What is shown raw is said once, and nothing else is.
         warnings = re.findall(r"WARNING: event (\w+):.*shown raw", mount.log())
-        assert warnings == ["vm_boot", "dma_fault"]
+        assert warnings == ["dma_fault"]
 
 
 def shows_end(data: bytes, count: int) -> bool:
     """Whether the last event of every CPU is there."""
     lines = data.decode("ascii").splitlines()
-    events = [line for line in lines if f" vm_boot vcpus={count - 1} " in line]
+    events = [line for line in lines if f" vm_boot name=debian vcpus={count - 1}" in line]
     return len(events) == CPUS and lines[-1].endswith(expected(count - 1)[-1])
 
 
@@ -268,6 +268,21 @@ def test_what_is_lost_is_counted(program: Path, tmp_path: Path) -> None:
     for cpu in range(CPUS):
         assert lost[cpu] > 0
         assert lost[cpu] + shown[cpu] == many * len(EVENTS)
+
+
+def test_one_that_counts_nothing(program: Path, tmp_path: Path) -> None:
+    with (
+        running(program, tmp_path / "s", f"--count={COUNT}") as vmm,
+        mounted(tmp_path, source=vmm.source) as mount,
+    ):
+        trace(mount, size_kb=256)
+        vmm.all_written()
+        lines = mount.read("statistics").splitlines()
+        assert lines[0] == "hypervisor state uncounted"
+        written = len(EVENTS) * COUNT
+        for cpu in range(CPUS):
+            assert any(line.startswith(f"host cpu{cpu} entries {written} ") for line in lines)
+        assert_complete(read_lines(mount), {0, 1})
 
 
 def test_killed_and_started_again(program: Path, tmp_path: Path) -> None:

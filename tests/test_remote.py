@@ -251,7 +251,7 @@ async def test_size_is_fixed_while_loading(remote: Remote, monkeypatch: pytest.M
 
 
 async def test_buffers_over_the_limit_are_enomem_and_smaller_ones_load() -> None:
-    pages = 2 * (1 + 5)  # of two CPUs, each with a meta page
+    pages = 2 * (1 + 5 + 4)  # of two CPUs, each with a meta page, and with spares
     async with running(max_bytes=pages * PAGE_SIZE) as made:
         remote = made.remote
         await remote.set_size(17)

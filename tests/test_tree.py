@@ -40,6 +40,7 @@ _V1 = {
     "buffer_total_size_kb": 0o440,
     "current_tracer": 0o640,
     "selftest_event": 0o640,
+    "statistics": 0o440,
     "set_event": 0o640,
     "trace_clock": 0o440,
     "trace_pipe": 0o640,
@@ -48,7 +49,7 @@ _V1 = {
     "per_cpu/cpu{cpu}/trace_pipe_raw": 0o440,
 }
 _INSTANCE = {
-    **{row: mode for row, mode in _V1.items() if row and row != "selftest_event"},
+    **{row: mode for row, mode in _V1.items() if row not in {"", "selftest_event", "statistics"}},
     "options/": 0o750,
     "trace_clock": 0o640,
     "trace_options": 0o440,

@@ -132,8 +132,8 @@ def encode_hello(  # noqa: PLR0913 - as many as there are
     counter_hz: int = 0,
     nr_spares: int | None = None,  # None: a producer from before there were any
 ) -> bytes:
-    numbers = (cpus, page_size, counter, nr_events, nr_symbols, nr_formats, counter_hz)
-    numbers += (nr_spares or 0, 0)
+    counts = (nr_events, nr_symbols, nr_formats)
+    numbers = (cpus, page_size, counter, *counts, counter_hz, nr_spares or 0, 0)
     hello = bytes(HelloMessage(magic, version, error, name.encode(), *numbers))
     return hello[:_HELLO_WITHOUT_SPARES] if nr_spares is None else hello
 

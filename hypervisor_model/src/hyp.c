@@ -84,7 +84,7 @@ int hyp_set_script(struct hyp *hyp, u32 cpu, const struct pcpu_step *steps, u32 
 	memcpy(copy, steps, nr_steps * sizeof(*steps));
 	free(pcpu->script);
 	pcpu->script = copy;
-	pcpu->turn = (struct pcpu_turn){ copy, nr_steps, period };
+	pcpu->turn = (struct pcpu_turn){ .steps = copy, .nr_steps = nr_steps, .period = period };
 	pcpu->events = steps_events(copy, nr_steps);
 	return 0;
 }
@@ -95,6 +95,8 @@ int hyp_run_program(struct hyp *hyp, u32 cpu, enum hyp_program program, u32 nr_v
 
 	if (!pcpu || pcpu->program || pcpu->script || !nr_vcpus)
 		return -EINVAL;
+	if (program_has_faults(program) && pcpu_give_counter(pcpu))
+		return -ENOMEM;
 	pcpu->program = program_create(program, cpu, nr_vcpus, seed);
 	if (!pcpu->program)
 		return -ENOMEM;

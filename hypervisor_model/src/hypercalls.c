@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The eight hypercalls (SPEC C). Handlers run on a pCPU, under hyp->lock. */
+/* The hypercalls (SPEC C, and one of our own). Handlers run on a pCPU, under hyp->lock. */
 #include "internal.h"
 
 static struct simple_rb_per_cpu *ring_of(struct hyp *hyp, u64 cpu)
@@ -81,6 +81,7 @@ static int handle_update_clock(struct pcpu *pcpu, const struct hvc_regs *regs)
 {
 	wait_for_writers(pcpu->hyp);
 	trace_clock_update(&pcpu->hyp->clock, (u32)regs->x1, (u32)regs->x2, regs->x3, regs->x4);
+	WRITE_ONCE(pcpu->hyp->clock_updates, pcpu->hyp->clock_updates + 1);
 	return 0;
 }
 
@@ -104,6 +105,12 @@ static int handle_write_event(struct pcpu *pcpu, const struct hvc_regs *regs)
 	return 0;
 }
 
+/* It says nothing of this very call, which has not ended yet. */
+static int handle_statistics(struct pcpu *pcpu, const struct hvc_regs *regs)
+{
+	return hyp_statistics(pcpu->hyp, (struct hyp_statistics_msg *)(uintptr_t)regs->x1);
+}
+
 static const hyp_handler handlers[HVC_NR_CALLS] = {
 	[HVC_TRACING_LOAD] = handle_load,
 	[HVC_TRACING_UNLOAD] = handle_unload,
@@ -113,22 +120,31 @@ static const hyp_handler handlers[HVC_NR_CALLS] = {
 	[HVC_TRACING_UPDATE_CLOCK] = handle_update_clock,
 	[HVC_TRACING_ENABLE_EVENT] = handle_enable_event,
 	[HVC_TRACING_WRITE_EVENT] = handle_write_event,
+	[HVC_TRACING_STATISTICS] = handle_statistics,
 	[HVC_TRACING_SWAP_READERS] = handle_swap_readers,
 };
 
+static void refuse_unknown(struct hyp *hyp, struct hvc_regs *regs)
+{
+	hyp_count(hyp, &hyp->counters.unknown_calls);
+	regs->x0 = HVC_NOT_SUPPORTED;
+}
+
 void hyp_dispatch(struct pcpu *pcpu, const hyp_handler own[HVC_NR_CALLS], struct hvc_regs *regs)
 {
+	struct hyp *hyp = pcpu->hyp;
 	hyp_handler handle;
 	int ret;
 
 	if (regs->x0 >= HVC_NR_CALLS) {
-		regs->x0 = HVC_NOT_SUPPORTED;
+		refuse_unknown(hyp, regs);
 		return;
 	}
 	handle = own && own[regs->x0] ? own[regs->x0] : handlers[regs->x0];
-	pthread_mutex_lock(&pcpu->hyp->lock);
+	pthread_mutex_lock(&hyp->lock);
 	ret = handle(pcpu, regs);
-	pthread_mutex_unlock(&pcpu->hyp->lock);
+	hyp_count_result(hyp, regs->x0, ret);
+	pthread_mutex_unlock(&hyp->lock);
 	regs->x0 = 0;
 	regs->x1 = (u64)(s64)ret;
 }
@@ -139,11 +155,12 @@ void hyp_hvc(struct hvc_conduit *conduit, u32 cpu, struct hvc_regs *regs)
 	struct pcpu *pcpu;
 
 	if (cpu >= hyp->nr_cpus) {
-		regs->x0 = HVC_NOT_SUPPORTED;
+		refuse_unknown(hyp, regs);
 		return;
 	}
 	pcpu = &hyp->pcpus[cpu];
 	pcpu_borrow(pcpu);
+	pcpu_look_at_counter(pcpu);
 	trace_hyp_enter(&pcpu->trace, HYP_REASON_HVC, 0);
 	trace_host_hcall(&pcpu->trace, (u32)regs->x0, regs->x0 >= HVC_NR_CALLS);
 	hyp_dispatch(pcpu, NULL, regs);

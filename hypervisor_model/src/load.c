@@ -4,7 +4,7 @@
  * (SPEC C.1). The descriptor lies in the memory object; it is copied first, so that it
  * cannot change while it is read: that is this model's donation. The object must be
  * sealed against resizing, so that it stays where it is mapped: that is its share and
- * pin. No page serves twice.
+ * pin. It must have all its pages. No page serves twice.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -18,6 +18,7 @@
 #include "internal.h"
 
 #define SEALS_NEEDED (F_SEAL_SHRINK | F_SEAL_GROW)
+#define ST_BLOCK 512U /* bytes; inode(7) */
 /* 64 GiB of data pages per CPU; also keeps sizes within 64 bits. */
 #define MAX_PAGES_PER_CPU (1U << 24)
 
@@ -32,6 +33,12 @@ static int map_shared(struct shared_memory *shared, int fd)
 		return -EPERM;
 	if (fstat(fd, &st) || st.st_size <= 0 || st.st_size % RB_PAGE_SIZE)
 		return -EINVAL;
+	/*
+	 * Where it has holes, the first to write pays for the page, and is killed if there is
+	 * none to be had: it is the host that shares its memory, not we ours.
+	 */
+	if ((u64)st.st_blocks * ST_BLOCK < (u64)st.st_size)
+		return -EPERM;
 
 	shared->size = (u64)st.st_size;
 	shared->pinned = calloc(shared->size / RB_PAGE_SIZE, 1);
@@ -60,6 +67,7 @@ static void *pin_page(struct shared_memory *shared, u64 va)
 	if (va % RB_PAGE_SIZE || va >= shared->size || shared->pinned[va / RB_PAGE_SIZE])
 		return NULL;
 	shared->pinned[va / RB_PAGE_SIZE] = 1;
+	shared->nr_pinned++;
 	return shared->base + va;
 }
 
@@ -88,24 +96,6 @@ static const struct ring_buffer_desc *walk_next(struct desc_walk *walk)
 	return record;
 }
 
-/* How many data pages the descriptor names; -EINVAL unless every record makes sense. */
-static int count_pages(const struct hyp *hyp, struct desc_walk walk, u64 nr_spares, u64 *nr_pages)
-{
-	s32 nr_cpus = walk.desc->trace_buffer_desc.nr_cpus;
-
-	if (nr_cpus < 1 || (u32)nr_cpus > hyp->nr_cpus || nr_spares > RB_MAX_TAKEN - 1)
-		return -EINVAL;
-	*nr_pages = 0;
-	for (s32 cpu = 0; cpu < nr_cpus; cpu++) {
-		const struct ring_buffer_desc *record = walk_next(&walk);
-
-		if (!record || record->cpu != cpu || record->nr_page_va < RB_MIN_PAGES + nr_spares)
-			return -EINVAL;
-		*nr_pages += record->nr_page_va;
-	}
-	return walk.next == walk.size ? 0 : -EINVAL;
-}
-
 /* All pages of a CPU; the records of its data pages are filled. */
 static int pin_cpu(struct shared_memory *shared, const struct ring_buffer_desc *record,
 		   struct simple_buffer_page *bpages)
@@ -120,6 +110,14 @@ static int pin_cpu(struct shared_memory *shared, const struct ring_buffer_desc *
 	return 0;
 }
 
+static bool record_makes_sense(const struct hyp *hyp, const struct ring_buffer_desc *record,
+			       s32 cpu)
+{
+	return record && record->cpu == cpu &&
+	       record->nr_page_va >= RB_MIN_PAGES + hyp->nr_spares;
+}
+
+/* One record after the other, as SPEC C.1 has it: what is wrong first is answered. */
 static int pin_cpus(struct hyp *hyp, struct desc_walk walk)
 {
 	struct simple_buffer_page *bpages = hyp->bpages;
@@ -127,16 +125,19 @@ static int pin_cpus(struct hyp *hyp, struct desc_walk walk)
 
 	for (s32 cpu = 0; cpu < nr_cpus; cpu++) {
 		const struct ring_buffer_desc *record = walk_next(&walk);
-		int ret = pin_cpu(&hyp->shared, record, bpages);
+		int ret;
 
+		if (!record_makes_sense(hyp, record, cpu))
+			return -EINVAL;
+		ret = pin_cpu(&hyp->shared, record, bpages);
 		if (ret)
 			return ret;
 		bpages += record->nr_page_va;
 	}
-	return 0;
+	return walk.next == walk.size ? 0 : -EINVAL;
 }
 
-static int load_cpus(struct hyp *hyp, struct desc_walk walk, u32 nr_spares)
+static int load_cpus(struct hyp *hyp, struct desc_walk walk)
 {
 	struct simple_buffer_page *bpages = hyp->bpages;
 	s32 nr_cpus = walk.desc->trace_buffer_desc.nr_cpus;
@@ -148,9 +149,9 @@ static int load_cpus(struct hyp *hyp, struct desc_walk walk, u32 nr_spares)
 		int ret;
 
 		memset(meta, 0, sizeof(*meta));
-		ret = simple_ring_buffer_init(rb, bpages, record->nr_page_va - nr_spares, meta);
+		ret = simple_ring_buffer_init(rb, bpages, record->nr_page_va - hyp->nr_spares, meta);
 		if (!ret)
-			ret = simple_ring_buffer_add_spares(rb, nr_spares);
+			ret = simple_ring_buffer_add_spares(rb, hyp->nr_spares);
 		if (ret)
 			return ret;
 		bpages += record->nr_page_va;
@@ -158,25 +159,30 @@ static int load_cpus(struct hyp *hyp, struct desc_walk walk, u32 nr_spares)
 	return 0;
 }
 
-/* @size is what the descriptor says of itself, and at least its head. */
-static int load_desc(struct hyp *hyp, const struct hyp_trace_desc *desc, u64 size, u64 nr_spares)
+static bool head_makes_sense(const struct hyp *hyp, const struct hyp_trace_desc *desc)
 {
-	struct desc_walk walk = { .desc = desc, .size = size, .next = sizeof(*desc) };
-	u64 nr_pages;
-	int ret = count_pages(hyp, walk, nr_spares, &nr_pages);
+	s32 nr_cpus = desc->trace_buffer_desc.nr_cpus;
 
 	/* The records come from our own memory (SPEC A.3, ML+). */
-	if (!ret && (desc->bpages_backing_start || desc->bpages_backing_size))
-		ret = -EINVAL;
-	if (ret)
-		return ret;
+	return !desc->bpages_backing_start && !desc->bpages_backing_size && nr_cpus >= 1 &&
+	       (u32)nr_cpus <= hyp->nr_cpus;
+}
 
-	hyp->bpages = calloc(nr_pages, sizeof(*hyp->bpages));
+/* @size is what the descriptor says of itself, and at least its head. */
+static int load_desc(struct hyp *hyp, const struct hyp_trace_desc *desc, u64 size)
+{
+	struct desc_walk walk = { .desc = desc, .size = size, .next = sizeof(*desc) };
+	int ret;
+
+	if (!head_makes_sense(hyp, desc))
+		return -EINVAL;
+	/* No more pages than the numbers that there is room for. */
+	hyp->bpages = calloc(size / sizeof(u64), sizeof(*hyp->bpages));
 	if (!hyp->bpages)
 		return -ENOMEM;
 	/* Nothing is written before all of it is known to be ours. */
 	ret = pin_cpus(hyp, walk);
-	return ret ? ret : load_cpus(hyp, walk, (u32)nr_spares);
+	return ret ? ret : load_cpus(hyp, walk);
 }
 
 /* Nobody may use the pages of the descriptor for anything else. */
@@ -199,7 +205,7 @@ static u64 longest_desc(const struct hyp *hyp)
 }
 
 /* What is copied is what the descriptor says of itself, once, and not all that is there. */
-static int copy_and_load(struct hyp *hyp, u64 desc_va, u64 desc_size, u64 nr_spares)
+static int copy_and_load(struct hyp *hyp, u64 desc_va, u64 desc_size)
 {
 	const void *there = hyp->shared.base + desc_va;
 	struct hyp_trace_desc head, *copy;
@@ -216,26 +222,48 @@ static int copy_and_load(struct hyp *hyp, u64 desc_va, u64 desc_size, u64 nr_spa
 		return -ENOMEM;
 	memcpy(copy, there, size);
 	*copy = head;
-	ret = load_desc(hyp, copy, size, nr_spares);
+	ret = load_desc(hyp, copy, size);
 	free(copy);
 	return ret;
 }
 
-int hyp_load(struct hyp *hyp, u64 desc_va, u64 desc_size, int memory_fd, u64 nr_spares)
+static void note_most_shared(struct hyp *hyp)
+{
+	if (hyp->shared.nr_pinned > hyp->counters.most_pages_shared)
+		hyp->counters.most_pages_shared = hyp->shared.nr_pinned;
+}
+
+/* SPEC C.1, 2: the host cannot use the descriptor for anything else. */
+static int take_desc(struct shared_memory *shared, u64 desc_va, u64 desc_size, int memory_fd)
 {
 	int ret;
 
-	if (hyp_loaded(hyp))
-		return -EBUSY;
 	if (!desc_size || desc_size % RB_PAGE_SIZE || desc_va % RB_PAGE_SIZE)
 		return -EINVAL;
-	ret = map_shared(&hyp->shared, memory_fd);
-	if (!ret)
-		ret = pin_range(&hyp->shared, desc_va, desc_size);
-	if (!ret)
-		ret = copy_and_load(hyp, desc_va, desc_size, nr_spares);
+	ret = map_shared(shared, memory_fd);
+	return ret ? ret : pin_range(shared, desc_va, desc_size);
+}
+
+int hyp_load(struct hyp *hyp, u64 desc_va, u64 desc_size, int memory_fd, u64 nr_spares)
+{
+	struct shared_memory shared = { 0 };
+	int ret = take_desc(&shared, desc_va, desc_size, memory_fd);
+
+	if (!ret && hyp_loaded(hyp))
+		ret = -EBUSY;
+	if (!ret && nr_spares > RB_MAX_TAKEN - 1)
+		ret = -EINVAL;
+	if (ret) {
+		unmap_shared(&shared);
+		return ret;
+	}
+	hyp->shared = shared;
+	hyp->nr_spares = (u32)nr_spares;
+	ret = copy_and_load(hyp, desc_va, desc_size);
 	if (ret)
 		hyp_unload(hyp);
+	else
+		note_most_shared(hyp);
 	return ret;
 }
 

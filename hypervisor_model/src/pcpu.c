@@ -42,6 +42,38 @@ void pcpu_give_back(struct pcpu *pcpu)
 	pthread_mutex_unlock(&pcpu->lock);
 }
 
+/* --- a counter that is wrong ------------------------------------------------------- */
+
+/* The host has said anew how to convert it. */
+static void follow_clock(struct pcpu *pcpu)
+{
+	struct hyp *hyp = pcpu->hyp;
+
+	pthread_mutex_lock(&hyp->lock);
+	counter_follow(pcpu->counter, &hyp->clock, trace_counter());
+	pcpu->counter->updates = hyp->clock_updates;
+	pthread_mutex_unlock(&hyp->lock);
+}
+
+void pcpu_look_at_counter(struct pcpu *pcpu)
+{
+	if (!pcpu->counter)
+		return;
+	if (READ_ONCE(pcpu->hyp->clock_updates) != pcpu->counter->updates)
+		follow_clock(pcpu);
+	counter_look(pcpu->counter, trace_counter());
+}
+
+/* Before step @step of the turn: what its counter does from then on. */
+static void play_fault(struct pcpu *pcpu, u32 step)
+{
+	const struct pcpu_turn *turn = &pcpu->turn;
+
+	pcpu_look_at_counter(pcpu);
+	if (turn->faults && turn->fault_step == step)
+		counter_begin(pcpu->counter, turn->fault, trace_counter());
+}
+
 /* --- parking: no script runs while nothing of it could be recorded ----------------- */
 
 static bool records_script(const struct pcpu *pcpu)
@@ -170,6 +202,8 @@ static bool play_turn(struct pcpu *pcpu, struct pace *pace, u32 generation)
 		if (interrupted(pcpu, generation))
 			return false;
 		forget_delay(pace, due);
+		if (pcpu->counter)
+			play_fault(pcpu, i);
 		play_step(pcpu, &turn->steps[i]);
 	}
 	pace->start += turn->period;
@@ -188,6 +222,9 @@ static void play(struct pcpu *pcpu, u32 generation)
 		if (pcpu->program)
 			program_next(pcpu->program, &pcpu->turn);
 	} while (!stopping(pcpu) && play_turn(pcpu, &pace, generation));
+	if (pcpu->counter) /* nobody looks at it for a while */
+		counter_begin(pcpu->counter, (struct counter_fault){ COUNTER_RIGHT, 0 },
+			      trace_counter());
 }
 
 static void *pcpu_run(void *arg)
@@ -249,9 +286,19 @@ void pcpu_deinit(struct pcpu *pcpu)
 {
 	free(pcpu->script);
 	free(pcpu->program);
+	free(pcpu->counter);
 	pthread_cond_destroy(&pcpu->kick);
 	pthread_cond_destroy(&pcpu->in_host);
 	pthread_mutex_destroy(&pcpu->lock);
+}
+
+int pcpu_give_counter(struct pcpu *pcpu)
+{
+	pcpu->counter = calloc(1, sizeof(*pcpu->counter));
+	if (!pcpu->counter)
+		return -ENOMEM;
+	pcpu->trace.clock = &pcpu->counter->clock;
+	return 0;
 }
 
 /* The n-th CPU that we may run on, counted in a circle; -1 if that cannot be told. */

@@ -46,9 +46,12 @@ struct program {
 	u32 nr_vcpus;
 	const struct activity *activities;
 	u32 nr_activities;
+	bool faults; /* its counter has some */
 	u64 seed;
 
 	u64 random;
+	u64 fault_random; /* apart, so that faults change nothing of what happens */
+	u32 fault_turns;  /* until the fault of the counter ends; 0: there is none */
 	u32 vcpu;      /* the one that is loaded */
 	u64 protected; /* pages; as psci_mem_protect counts them */
 
@@ -67,20 +70,30 @@ struct activity {
 /* --- chance ------------------------------------------------------------------------------ */
 
 /* xorshift64* */
-static u64 next_random(struct program *program)
+static u64 draw(u64 *random)
 {
-	u64 x = program->random;
+	u64 x = *random;
 
 	x ^= x >> 12;
 	x ^= x << 25;
 	x ^= x >> 27;
-	program->random = x;
+	*random = x;
 	return x * 0x2545f4914f6cdd1dULL;
+}
+
+static u32 draw_below(u64 *random, u32 limit)
+{
+	return (u32)((draw(random) >> 32) * limit >> 32);
+}
+
+static u64 next_random(struct program *program)
+{
+	return draw(&program->random);
 }
 
 static u32 below(struct program *program, u32 limit)
 {
-	return (u32)((next_random(program) >> 32) * limit >> 32);
+	return draw_below(&program->random, limit);
 }
 
 static bool one_in(struct program *program, u32 times)
@@ -352,6 +365,36 @@ static void long_pause(struct program *program)
 	small_hcall(program);
 }
 
+/* --- faults of the counter ------------------------------------------------------------------------ */
+
+/* Errata are of about this size: some reads, or some microseconds. */
+#define FAULT_MAX_NS (20 * USEC)
+#define FAULT_MAX_TURNS 8U
+#define FAULT_EVERY_TURNS 12U
+
+static struct counter_fault draw_fault(u64 *random)
+{
+	return (struct counter_fault){
+		.kind = COUNTER_AHEAD + draw_below(random, COUNTER_NR_KINDS - COUNTER_AHEAD),
+		.ns = 1 + draw_below(random, FAULT_MAX_NS),
+	};
+}
+
+/* One begins now and then, in the middle of something, and ends some turns later. */
+static void add_fault(struct program *program, struct pcpu_turn *turn)
+{
+	u64 *random = &program->fault_random;
+
+	if (program->fault_turns) {
+		turn->faults = !--program->fault_turns;
+	} else if (!draw_below(random, FAULT_EVERY_TURNS)) {
+		turn->faults = true;
+		turn->fault = draw_fault(random);
+		program->fault_turns = 1 + draw_below(random, FAULT_MAX_TURNS);
+	}
+	turn->fault_step = draw_below(random, turn->nr_steps);
+}
+
 /* --- the programs --------------------------------------------------------------------------------- */
 
 #define ALL_EVENTS ((1ULL << HYP_NR_EVENTS) - 1)
@@ -371,11 +414,12 @@ static const struct activity chaotic_host[] = {
 static const struct {
 	const struct activity *activities;
 	u32 nr;
-	u64 events; /* a bit each */
+	u64 events;  /* a bit each */
+	bool faults; /* of the CPU's counter */
 } programs[] = {
 	[HYP_PROGRAM_GUEST] = { guest_host, ARRAY_SIZE(guest_host),
-				ALL_EVENTS & ~(1ULL << HYP_EVENT_INDEX_selftest) },
-	[HYP_PROGRAM_CHAOS] = { chaotic_host, ARRAY_SIZE(chaotic_host), ALL_EVENTS },
+				ALL_EVENTS & ~(1ULL << HYP_EVENT_INDEX_selftest), false },
+	[HYP_PROGRAM_CHAOS] = { chaotic_host, ARRAY_SIZE(chaotic_host), ALL_EVENTS, true },
 };
 
 struct program *program_create(enum hyp_program kind, u32 cpu, u32 nr_vcpus, u64 seed)
@@ -388,6 +432,7 @@ struct program *program_create(enum hyp_program kind, u32 cpu, u32 nr_vcpus, u64
 	program->nr_vcpus = nr_vcpus;
 	program->activities = programs[kind].activities;
 	program->nr_activities = programs[kind].nr;
+	program->faults = programs[kind].faults;
 	program->seed = seed;
 	return program;
 }
@@ -400,6 +445,8 @@ void program_restart(struct program *program)
 	program->random |= !program->random;
 	for (u32 i = 0; i < 8; i++)
 		next_random(program);
+	program->fault_random = ~program->random | 1;
+	program->fault_turns = 0;
 	program->vcpu = 0;
 	program->protected = 0;
 }
@@ -410,7 +457,18 @@ void program_next(struct program *program, struct pcpu_turn *turn)
 	program->nr_steps = 0;
 	act(program, program->activities, program->nr_activities);
 	pass_time(program, 10 * USEC, 200 * USEC);
-	*turn = (struct pcpu_turn){ program->steps, program->nr_steps, program->at };
+	*turn = (struct pcpu_turn){
+		.steps = program->steps,
+		.nr_steps = program->nr_steps,
+		.period = program->at,
+	};
+	if (program->faults)
+		add_fault(program, turn);
+}
+
+bool program_has_faults(enum hyp_program kind)
+{
+	return programs[kind].faults;
 }
 
 u64 program_events(enum hyp_program kind)

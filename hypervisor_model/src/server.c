@@ -199,6 +199,7 @@ static void refuse_host(const struct connection *with)
 		return;
 	send_hello(with->hyp, fd, -EBUSY);
 	close(fd);
+	hyp_count(with->hyp, &with->hyp->counters.refused_hosts);
 }
 
 /* Somebody who floods us with requests shall not keep us from anything else. */
@@ -310,20 +311,22 @@ static bool well_formed(const struct request *request, ssize_t size)
 	       size == (ssize_t)(sizeof(request->message) + nr * sizeof(struct hyp_call_msg));
 }
 
-static struct hyp_result_msg make_call(struct hyp *hyp, const struct hyp_call_msg *call, int fd)
+/* @body: room for statistics; NULL: none */
+static struct hyp_result_msg make_call(struct hyp *hyp, const struct hyp_call_msg *call, int fd,
+				       struct hyp_statistics_msg *body)
 {
 	struct hvc_regs regs = call->regs;
 
 	if (regs.x0 == HVC_TRACING_LOAD)
 		regs.x3 = (u64)(s64)fd; /* the number that it has here */
+	if (regs.x0 == HVC_TRACING_STATISTICS)
+		regs.x1 = (uintptr_t)body; /* what the host says is no address of ours */
 	hyp_hvc(&hyp->conduit, call->cpu, &regs);
 	return (struct hyp_result_msg){ regs.x0, regs.x1 };
 }
 
-static bool send_reply(const struct connection *with, const struct hyp_reply *reply)
+static bool send_reply(const struct connection *with, const void *reply, size_t size)
 {
-	size_t size = sizeof(*reply) + reply->nr_calls * sizeof(reply->results[0]);
-
 	while (send(with->host_fd, reply, size, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
 		/* It asks and does not listen: that is its own time, not ours. */
 		if ((errno != EAGAIN && errno != EINTR) || !wait_for_host(with, POLLOUT))
@@ -332,19 +335,31 @@ static bool send_reply(const struct connection *with, const struct hyp_reply *re
 	return true;
 }
 
+union reply {
+	struct hyp_reply message;
+	u8 bytes[HYP_MAX_MESSAGE];
+};
+
+static size_t results_size(const struct hyp_reply *reply)
+{
+	return sizeof(*reply) + reply->nr_calls * sizeof(reply->results[0]);
+}
+
 static bool answer(const struct connection *with, const struct request *request)
 {
-	union {
-		struct hyp_reply message;
-		u8 bytes[sizeof(struct hyp_reply) + HYP_MAX_CALLS * sizeof(struct hyp_result_msg)];
-	} reply;
+	u32 nr = request->message.nr_calls;
+	struct hyp_statistics_msg *body;
+	union reply reply;
 
 	reply.message.sequence = request->message.sequence;
-	reply.message.nr_calls = request->message.nr_calls;
-	for (u32 i = 0; i < request->message.nr_calls; i++)
-		reply.message.results[i] =
-			make_call(with->hyp, &request->message.calls[i], request->fd);
-	return send_reply(with, &reply.message);
+	reply.message.nr_calls = nr;
+	body = nr == 1 ? (void *)&reply.message.results[1] : NULL;
+	if (body)
+		body->size = 0;
+	for (u32 i = 0; i < nr; i++)
+		reply.message.results[i] = make_call(with->hyp, &request->message.calls[i],
+						     request->fd, body);
+	return send_reply(with, &reply, results_size(&reply.message) + (body ? body->size : 0));
 }
 
 /* --- hosts ------------------------------------------------------------------------------------ */
@@ -366,13 +381,22 @@ static bool look_around(const struct connection *with, u32 requests)
 	return requests % REQUESTS_BETWEEN_LOOKS || wait_for_host(with, POLLIN | POLLOUT);
 }
 
+static bool accept_request(const struct connection *with, const struct request *request,
+			   ssize_t size)
+{
+	if (well_formed(request, size))
+		return true;
+	hyp_count(with->hyp, &with->hyp->counters.refused_messages);
+	return false;
+}
+
 static int serve_requests(const struct connection *with)
 {
 	for (u32 requests = 1;; requests++) {
 		struct request request;
 		ssize_t size = next_request(with, &request);
 		bool go_on = size > 0 && look_around(with, requests) &&
-			     well_formed(&request, size) && answer(with, &request);
+			     accept_request(with, &request, size) && answer(with, &request);
 
 		if (request.fd >= 0)
 			close(request.fd);
@@ -386,6 +410,7 @@ int hyp_serve_host(struct hyp *hyp, int host_fd, int listen_fd, int stop_fd)
 	struct connection with = { hyp, host_fd, listen_fd, stop_fd };
 	int ret = 0;
 
+	hyp_count(hyp, &hyp->counters.hosts);
 	if (introduce(hyp, host_fd))
 		ret = serve_requests(&with);
 	forget_host(hyp);

@@ -83,7 +83,8 @@ static inline int make_memory(u64 size, int seals)
 	int fd = memfd_create("test", MFD_ALLOW_SEALING | MFD_CLOEXEC);
 
 	assert_true(fd >= 0);
-	assert_int_equal(ftruncate(fd, (off_t)size), 0);
+	if (size)
+		assert_int_equal(posix_fallocate(fd, 0, (off_t)size), 0);
 	if (seals)
 		assert_int_equal(fcntl(fd, F_ADD_SEALS, seals), 0);
 	return fd;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The eight hypercalls, above all what load refuses (SPEC C). No pCPU runs. */
+/* The hypercalls, above all what load refuses (SPEC C). No pCPU runs. */
 #include "host.h"
+#include "hypervisor_model/protocol.h"
 
 #define NR_CPUS 2U
 #define NR_PAGES 4U
@@ -51,6 +52,13 @@ static void spoil_desc_is_page(void)
 }
 
 static void spoil_no_cpus(void) { container()->nr_cpus = 0; }
+/* SPEC C.1 TRAP: loads nothing, and says that it has */
+static void spoil_no_records(void)
+{
+	container()->nr_cpus = 0;
+	container()->struct_len = sizeof(*container());
+}
+
 static void spoil_negative_cpus(void) { container()->nr_cpus = -1; }
 static void spoil_least_cpus(void) { container()->nr_cpus = INT32_MIN; }
 static void spoil_many_cpus(void) { container()->nr_cpus = NR_CPUS + 1; }
@@ -95,6 +103,30 @@ static void spoil_unsealed(void) { set_fd(make_memory(host.shared_size, 0)); }
 static void spoil_can_shrink(void) { set_fd(make_memory(host.shared_size, F_SEAL_GROW)); }
 static void spoil_can_grow(void) { set_fd(make_memory(host.shared_size, F_SEAL_SHRINK)); }
 static void spoil_no_memory(void) { set_fd(make_memory(0, F_SEAL_SHRINK | F_SEAL_GROW)); }
+/* The last page is missing; nobody names it. */
+static void spoil_sparse(void)
+{
+	set_fd(memfd_create("test", MFD_ALLOW_SEALING | MFD_CLOEXEC));
+	assert_int_equal(posix_fallocate(host.fd, 0, (off_t)host.shared_size), 0);
+	assert_int_equal(pwrite(host.fd, host.desc, host.desc_size, (off_t)host.desc_va),
+			 host.desc_size);
+	assert_int_equal(ftruncate(host.fd, (off_t)(host.shared_size + RB_PAGE_SIZE)), 0);
+	assert_int_equal(fcntl(host.fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW), 0);
+}
+
+/* A page that is not to be had comes before a record that makes no sense, as in SPEC C.1. */
+static void spoil_page_then_record(void)
+{
+	spoil_page_outside();
+	spoil_2_pages();
+}
+
+static void spoil_record_then_page(void)
+{
+	spoil_cpu_order();
+	spoil_meta_outside();
+}
+
 static void spoil_not_a_memfd(void) { set_fd(open("/dev/null", O_RDWR | O_CLOEXEC)); }
 static void spoil_bad_fd(void) { set_fd(-1); }
 
@@ -139,7 +171,9 @@ static const struct {
 	spoiled(can_shrink, -EPERM),	     spoiled(can_grow, -EPERM),
 	spoiled(no_memory, -EINVAL),	     spoiled(not_a_memfd, -EPERM),
 	spoiled(bad_fd, -EPERM),	     spoiled(odd_memory, -EINVAL),
-	spoiled(small_memory, -EPERM),
+	spoiled(small_memory, -EPERM),	     spoiled(sparse, -EPERM),
+	spoiled(no_records, -EINVAL),
+	spoiled(page_then_record, -EPERM),   spoiled(record_then_page, -EINVAL),
 };
 
 static void expect_not_loaded(void)
@@ -230,8 +264,12 @@ static void test_load_twice(void **state)
 	(void)state;
 	assert_int_equal(host_load(&host), 0);
 	assert_int_equal(host_load(&host), -EBUSY);
+	/* the descriptor is asked first (SPEC C.1) */
 	host.desc_size = 0;
-	assert_int_equal(host_load(&host), -EBUSY);
+	assert_int_equal(host_load(&host), -EINVAL);
+	expect_loaded();
+	host.desc_size = host.shared_size;
+	assert_int_equal(host_load(&host), -EPERM);
 	expect_loaded();
 	assert_int_equal(hvc(&host, 0, HVC_TRACING_UNLOAD, 0, 0), 0);
 	assert_int_equal(hvc(&host, 0, HVC_TRACING_UNLOAD, 0, 0), 0);
@@ -381,6 +419,118 @@ static void test_reset_one_cpu(void **state)
 	assert_int_equal(host_entries(&host, 1), 1); /* still enabled */
 }
 
+/* --- statistics ------------------------------------------------------------------------------------ */
+
+static union {
+	struct hyp_statistics_msg head;
+	u64 words[HYP_MAX_STATISTICS / sizeof(u64)];
+} statistics;
+
+static void ask_statistics(void)
+{
+	assert_int_equal(hvc(&host, 0, HVC_TRACING_STATISTICS, (uintptr_t)&statistics, 0), 0);
+	assert_int_equal(statistics.head.nr_cpus, NR_CPUS);
+}
+
+static const struct hyp_cpu_statistics_msg *cpu_statistics(u32 cpu)
+{
+	const struct hyp_result_statistics_msg *results = (void *)(&statistics.head + 1);
+
+	return (const struct hyp_cpu_statistics_msg *)(results + statistics.head.nr_results) + cpu;
+}
+
+static u64 count_of(u32 call, u32 error)
+{
+	const struct hyp_result_statistics_msg *results = (void *)(&statistics.head + 1);
+
+	for (u32 i = 0; i < statistics.head.nr_results; i++) {
+		if (results[i].call == call && results[i].error == error)
+			return results[i].count;
+	}
+	return 0;
+}
+
+static void test_results_are_counted(void **state)
+{
+	(void)state;
+	expect_not_loaded();
+	ask_statistics();
+	assert_int_equal(count_of(HVC_TRACING_SWAP_READER, ENODEV), NR_CPUS);
+	assert_int_equal(count_of(HVC_TRACING_SWAP_READER, 0), 0);
+	assert_int_equal(count_of(HVC_TRACING_ENABLE, 0), 1);
+	assert_int_equal(count_of(HVC_TRACING_ENABLE, EINVAL), 1);
+	assert_int_equal(count_of(HVC_TRACING_STATISTICS, 0), 0);
+	assert_int_equal(hvc(&host, 0, HVC_TRACING_STATISTICS, 0, 0), -EINVAL);
+	assert_int_equal(hvc(&host, 0, 1000, 0, 0), -EOPNOTSUPP);
+	assert_int_equal(hvc(&host, NR_CPUS, HVC_TRACING_UNLOAD, 0, 0), -EOPNOTSUPP);
+	ask_statistics();
+	assert_int_equal(count_of(HVC_TRACING_STATISTICS, 0), 1);
+	assert_int_equal(count_of(HVC_TRACING_STATISTICS, EINVAL), 1);
+	assert_int_equal(statistics.head.unknown_calls, 2);
+}
+
+static void test_pages_shared_are_counted(void **state)
+{
+	u32 pages = NR_CPUS * (NR_PAGES + 1) + HOST_DESC_PAGES;
+
+	(void)state;
+	spoil_page_twice();
+	assert_int_equal(host_load(&host), -EPERM);
+	ask_statistics();
+	assert_int_equal(statistics.head.pages_shared, 0);
+	assert_int_equal(statistics.head.most_pages_shared, 0);
+	make_desc(&host);
+	assert_int_equal(host_load(&host), 0);
+	ask_statistics();
+	assert_int_equal(statistics.head.pages_shared, pages);
+	assert_int_equal(hvc(&host, 0, HVC_TRACING_UNLOAD, 0, 0), 0);
+	ask_statistics();
+	assert_int_equal(statistics.head.pages_shared, 0);
+	assert_int_equal(statistics.head.most_pages_shared, pages);
+}
+
+static void expect_events(u64 written, u64 ever_written)
+{
+	ask_statistics();
+	assert_int_equal(cpu_statistics(1)->written, written);
+	assert_int_equal(cpu_statistics(1)->ever_written, ever_written);
+	assert_int_equal(cpu_statistics(0)->ever_written, 0);
+}
+
+/* Over resets and loads, and whatever the host does to its own memory. */
+static void test_events_are_counted(void **state)
+{
+	const struct hyp_cpu_statistics_msg *cpu;
+	u64 overrun;
+
+	(void)state;
+	host_enable_event(&host, HYP_EVENT_ID_selftest, true);
+	start_tracing();
+	for (u32 i = 0; i < 1000; i++)
+		assert_int_equal(hvc(&host, 1, HVC_TRACING_WRITE_EVENT, i, 0), 0);
+	expect_events(1000, 1000);
+	overrun = host_meta(&host, 1)->overrun;
+	assert_true(overrun > 0);
+	cpu = cpu_statistics(1);
+	assert_int_equal(cpu->overrun, overrun);
+	assert_int_equal(cpu->ever_overrun, overrun);
+	assert_int_equal(cpu->dropped | cpu->ever_dropped, 0);
+
+	memset(host.shared, 0xff, host.desc_va);
+	expect_events(1000, 1000);
+	assert_int_equal(hvc(&host, 0, HVC_TRACING_RESET, 1, 0), 0);
+	expect_events(0, 1000);
+	assert_int_equal(hvc(&host, 1, HVC_TRACING_WRITE_EVENT, 1, 0), 0);
+	expect_events(1, 1001);
+	assert_int_equal(hvc(&host, 0, HVC_TRACING_UNLOAD, 0, 0), 0);
+	expect_events(0, 1001);
+	start_tracing();
+	expect_events(0, 1001);
+	assert_int_equal(hvc(&host, 1, HVC_TRACING_WRITE_EVENT, 2, 0), 0);
+	expect_events(1, 1002);
+	assert_int_equal(cpu_statistics(1)->ever_overrun, overrun);
+}
+
 /* --- the clock ---------------------------------------------------------------------------------------- */
 
 /* With a shift of 63 the counter does not count: time stands at the epoch. */
@@ -437,6 +587,9 @@ int main(void)
 		hypercall_test(test_hypercall_is_traced),
 		hypercall_test(test_event_switch_survives_unload),
 		hypercall_test(test_reset_one_cpu),
+		hypercall_test(test_results_are_counted),
+		hypercall_test(test_pages_shared_are_counted),
+		hypercall_test(test_events_are_counted),
 		hypercall_test(test_update_clock),
 		cmocka_unit_test(test_create),
 	};

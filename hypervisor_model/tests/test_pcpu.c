@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* pCPU threads: scripts, hypercalls beside them, parking, the end. No time is asserted. */
 #include "host.h"
+#include "hypervisor_model/protocol.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -174,6 +175,39 @@ static void test_scripts_replay(void **state)
 	for (u32 cpu = 0; cpu < NR_CPUS; cpu++) {
 		expect_script(cpu, script_events(host_read(&host, cpu, events)));
 	}
+}
+
+/* What the hypervisor says that CPU 0 has written. */
+static u64 written(void)
+{
+	static u64 room[HYP_MAX_STATISTICS / sizeof(u64)];
+	const struct hyp_statistics_msg *head = (void *)room;
+	const struct hyp_result_statistics_msg *results = (void *)(head + 1);
+	const struct hyp_cpu_statistics_msg *cpus;
+
+	assert_int_equal(hvc(&host, 1, HVC_TRACING_STATISTICS, (uintptr_t)room, 0), 0);
+	cpus = (const void *)(results + head->nr_results);
+	return cpus[0].written;
+}
+
+static void test_statistics_while_scripts_play(void **state)
+{
+	u64 before = 0;
+
+	(void)state;
+	set_scripts(7000);
+	assert_int_equal(hyp_start(host.hyp), 0);
+	assert_int_equal(host_load(&host), 0);
+	host_enable_enter_exit(&host, true);
+	enable(true);
+	while (before < 3000) {
+		u64 now = written();
+
+		assert_true(now >= before);
+		before = now;
+	}
+	enable(false);
+	assert_int_equal(written(), host_entries(&host, 0));
 }
 
 /* --- hypercalls on a CPU that plays ----------------------------------------------------------- */
@@ -350,6 +384,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		pcpu_test(test_set_script),
 		pcpu_test(test_scripts_replay),
+		pcpu_test(test_statistics_while_scripts_play),
 		pcpu_test(test_hypercalls_beside_scripts),
 		pcpu_test(test_long_stay_away),
 		pcpu_test(test_parked),

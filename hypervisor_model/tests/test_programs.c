@@ -10,6 +10,8 @@ struct run {
 	u64 events; /* a bit each */
 	u64 hash;
 	u64 longest; /* ns between two steps */
+	u32 faults;  /* kinds of the counter's, a bit each */
+	u32 turns_with_fault;
 };
 
 static u64 mix(u64 hash, u64 value)
@@ -25,8 +27,22 @@ static u64 hash_step(u64 hash, const struct pcpu_step *step)
 	return hash;
 }
 
+static void take_fault(struct run *run, const struct pcpu_turn *turn)
+{
+	if (!turn->faults)
+		return;
+	assert_true(turn->fault_step < turn->nr_steps);
+	assert_true(turn->fault.kind < COUNTER_NR_KINDS);
+	assert_true(turn->fault.ns < COUNTER_MOST_WRONG_NS);
+	/* they take turns: one begins, it ends */
+	assert_int_equal(turn->fault.kind == COUNTER_RIGHT, run->turns_with_fault++ % 2);
+	run->faults |= 1U << turn->fault.kind;
+	run->hash = mix(mix(mix(run->hash, turn->fault_step), turn->fault.kind), turn->fault.ns);
+}
+
 static void take_turn(struct run *run, const struct pcpu_turn *turn)
 {
+	take_fault(run, turn);
 	assert_true(turn->nr_steps > 0);
 	assert_true(steps_valid(turn->steps, turn->nr_steps, turn->period + 1));
 	run->events |= steps_events(turn->steps, turn->nr_steps);
@@ -65,6 +81,7 @@ static void test_guest(void **state)
 
 	(void)state;
 	assert_int_equal(run.events, program_events(HYP_PROGRAM_GUEST));
+	assert_int_equal(run.faults, 0);
 }
 
 static void test_chaos(void **state)
@@ -75,20 +92,28 @@ static void test_chaos(void **state)
 	assert_int_equal(run.events, program_events(HYP_PROGRAM_CHAOS));
 	assert_int_equal(run.events, (1ULL << HYP_NR_EVENTS) - 1);
 	assert_true(run.longest > RB_TIME_DELTA_MASK);
+	assert_int_equal(run.faults, (1U << COUNTER_NR_KINDS) - 1);
+	assert_in_range(run.turns_with_fault, NR_TURNS / 20, NR_TURNS / 4);
+}
+
+static void check_seeds(enum hyp_program kind)
+{
+	static const u64 seeds[] = { 0, 1, 2, UINT64_MAX - 1, UINT64_MAX };
+
+	for (u32 i = 0; i < ARRAY_SIZE(seeds); i++) {
+		u64 hash = run_program(kind, 0, seeds[i]).hash;
+
+		assert_int_equal(run_program(kind, 0, seeds[i]).hash, hash);
+		assert_int_not_equal(run_program(kind, 1, seeds[i]).hash, hash);
+		assert_int_not_equal(run_program(kind, 0, seeds[i] + 1).hash, hash);
+	}
 }
 
 static void test_seeds(void **state)
 {
-	static const u64 seeds[] = { 0, 1, 2, UINT64_MAX - 1, UINT64_MAX };
-
 	(void)state;
-	for (u32 i = 0; i < ARRAY_SIZE(seeds); i++) {
-		u64 hash = run_program(HYP_PROGRAM_GUEST, 0, seeds[i]).hash;
-
-		assert_int_equal(run_program(HYP_PROGRAM_GUEST, 0, seeds[i]).hash, hash);
-		assert_int_not_equal(run_program(HYP_PROGRAM_GUEST, 1, seeds[i]).hash, hash);
-		assert_int_not_equal(run_program(HYP_PROGRAM_GUEST, 0, seeds[i] + 1).hash, hash);
-	}
+	check_seeds(HYP_PROGRAM_GUEST);
+	check_seeds(HYP_PROGRAM_CHAOS);
 }
 
 int main(void)

@@ -130,8 +130,10 @@ void *__simple_rb_reserve_slow(struct simple_rb_per_cpu *rb, u32 length, u64 tim
 
 void __simple_rb_drop(struct simple_rb_per_cpu *rb)
 {
-	if (READ_ONCE(rb->enabled)) /* or the outer event has not begun */
-		WRITE_ONCE(rb->meta->dropped, ++rb->dropped);
+	if (!READ_ONCE(rb->enabled)) /* the outer event has not begun */
+		return;
+	WRITE_ONCE(rb->dropped, rb->dropped + 1);
+	WRITE_ONCE(rb->meta->dropped, rb->dropped);
 }
 
 /* --- the host's side, under the hypervisor's tracing lock ----------------- */
@@ -280,9 +282,28 @@ int simple_ring_buffer_swap_reader_pages(struct simple_rb_per_cpu *rb, u32 max,
 	return nr ? 0 : ret;
 }
 
+void simple_ring_buffer_counters(const struct simple_rb_per_cpu *rb,
+				 struct simple_rb_counters *now, struct simple_rb_counters *ever)
+{
+	*now = (struct simple_rb_counters){
+		.overrun = READ_ONCE(rb->overrun),
+		.entries = READ_ONCE(rb->entries),
+		.dropped = READ_ONCE(rb->dropped),
+	};
+	*ever = (struct simple_rb_counters){
+		.overrun = rb->forgotten.overrun + now->overrun,
+		.entries = rb->forgotten.entries + now->entries,
+		.dropped = rb->forgotten.dropped + now->dropped,
+	};
+}
+
 static void reset_counters(struct simple_rb_per_cpu *rb)
 {
 	struct trace_buffer_meta *meta = rb->meta;
+
+	rb->forgotten.entries += rb->entries;
+	rb->forgotten.overrun += rb->overrun;
+	rb->forgotten.dropped += rb->dropped;
 
 	rb->write_stamp = 0;
 	rb->last_overrun = 0;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A model of the nVHE hypervisor: physical CPUs that write events, and the eight
+ * A model of the nVHE hypervisor: physical CPUs that write events, and the
  * hypercalls as the only way in. It trusts nothing that the host passes.
  *
  *   host ── hvc(cpu, regs) ──▶ the pCPU, when it is in the host ──▶ handler

@@ -135,6 +135,49 @@ struct hyp_reply {
 	struct hyp_result_msg results[];
 };
 
+/* How often a hypercall has ended so. */
+struct hyp_result_statistics_msg {
+	u32 call;  /* enum hyp_call */
+	u32 error; /* errno, positive; 0: success */
+	u64 count;
+};
+
+/* Events of a CPU; unlike the meta page, nothing that a host could have written. */
+struct hyp_cpu_statistics_msg {
+	/* since the last load or reset; 0 while nothing is loaded */
+	u64 written;
+	u64 overrun; /* of these: overwritten unread */
+	u64 dropped; /* refused while tracing was on */
+	/* since the hypervisor began */
+	u64 ever_written, ever_overrun, ever_dropped;
+};
+
+/*
+ * What a hypervisor has counted. HVC_TRACING_STATISTICS that ends with 0 gives it: to the
+ * address in x1, which has room for HYP_MAX_STATISTICS bytes, within a process; behind the
+ * result, on a socket, where x1 is sent as 0 and the call must be the only one of its request.
+ */
+struct hyp_statistics_msg {
+	u32 size;       /* bytes of all of it: exactly this structure and what follows */
+	u32 nr_results; /* struct hyp_result_statistics_msg that follow; not those that are 0 */
+	u32 nr_cpus;    /* struct hyp_cpu_statistics_msg that follow those; as in the hello */
+	u32 zero;
+	/* since it began, for all hosts: */
+	u64 unknown_calls;    /* hypercalls that do not exist */
+	u64 refused_messages; /* each has ended a connection */
+	u64 hosts;            /* served, this one too */
+	u64 refused_hosts;    /* with -EBUSY */
+	u64 pages_shared;     /* now: meta pages, data pages and those of the descriptor */
+	u64 most_pages_shared;
+};
+
+/* What is left of a message behind the head of a reply and its one result. */
+#define HYP_MAX_STATISTICS \
+	(HYP_MAX_MESSAGE - (u32)(sizeof(struct hyp_reply) + sizeof(struct hyp_result_msg)))
+
+_Static_assert(sizeof(struct hyp_result_statistics_msg) == 16, "no padding");
+_Static_assert(sizeof(struct hyp_cpu_statistics_msg) == 48, "no padding");
+_Static_assert(sizeof(struct hyp_statistics_msg) == 64, "no padding");
 _Static_assert(sizeof(struct hyp_hello) == 120, "no padding");
 _Static_assert(sizeof(struct hyp_field_msg) == 144, "no padding");
 _Static_assert(sizeof(struct hyp_event_msg) == 80, "no padding");

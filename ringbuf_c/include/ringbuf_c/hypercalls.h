@@ -20,7 +20,8 @@ enum hyp_call {
 	HVC_TRACING_UPDATE_CLOCK, /* u32 mult, u32 shift, u64 epoch_ns, u64 epoch_cyc */
 	HVC_TRACING_ENABLE_EVENT, /* u16 id, bool */
 	HVC_TRACING_WRITE_EVENT,  /* u64 id */
-	/* Ours; who has no spares need not know it. */
+	/* Ours, and optional: */
+	HVC_TRACING_STATISTICS,   /* where the answer goes: protocol.h */
 	HVC_TRACING_SWAP_READERS, /* u32 cpu, u32 how many at most; says which in rb_taken */
 	HVC_NR_CALLS
 };

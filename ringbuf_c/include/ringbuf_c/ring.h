@@ -57,6 +57,13 @@ enum simple_rb_status {
 
 #define RB_CACHE_LINE 64
 
+/* Events. What the hypervisor has counted itself: the host cannot have changed it. */
+struct simple_rb_counters {
+	u64 entries; /* written */
+	u64 overrun; /* of these: overwritten unread */
+	u64 dropped; /* refused while tracing was on */
+};
+
 /*
  * Zeroed memory is a buffer that is not loaded.
  *
@@ -103,6 +110,9 @@ struct simple_rb_per_cpu {
 	u32 nr_spares;
 	u32 spares[RB_MAX_TAKEN - 1]; /* more pages outside the ring */
 
+	/* counted before the last load or reset */
+	struct simple_rb_counters forgotten;
+
 	/*
 	 * Called while waiting for a writer that can be preempted (a thread); NULL
 	 * where it cannot (EL2). Set by the owner; loading leaves it alone.
@@ -125,6 +135,16 @@ static inline enum simple_rb_status simple_ring_buffer_status(const struct simpl
 		return SIMPLE_RB_UNAVAILABLE;
 	return READ_ONCE(rb->writing) ? SIMPLE_RB_WRITING : SIMPLE_RB_READY;
 }
+
+/**
+ * simple_ring_buffer_counters - what has been counted since the last load or reset.
+ * @ever: the same, and all that was counted before
+ *
+ * The buffer may be in use: each number is a moment's. Once it is unloaded they stay until
+ * the next load.
+ */
+void simple_ring_buffer_counters(const struct simple_rb_per_cpu *rb,
+				 struct simple_rb_counters *now, struct simple_rb_counters *ever);
 
 /**
  * simple_ring_buffer_init - load a buffer; leaves it UNAVAILABLE.
@@ -298,10 +318,13 @@ static __always_inline void *simple_ring_buffer_reserve(struct simple_rb_per_cpu
 /** simple_ring_buffer_commit - the event is complete: readers may see it. */
 static __always_inline void simple_ring_buffer_commit(struct simple_rb_per_cpu *rb)
 {
+	u64 entries = rb->entries + 1;
+
 	/* [commit] pairs with [see_commit]: the bytes of the event */
 	smp_store_release(&rb->page->commit, rb->write);
 	/* [entries] pairs with [see_entries]: the commit above */
-	smp_store_release(&rb->meta->entries, ++rb->entries);
+	smp_store_release(&rb->meta->entries, entries);
+	WRITE_ONCE(rb->entries, entries); /* simple_ring_buffer_counters() looks at any time */
 	__simple_rb_stop_writing(rb);
 }
 
