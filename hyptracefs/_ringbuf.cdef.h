@@ -99,6 +99,7 @@ struct reader_cpu {
 	const struct trace_buffer_meta *meta;
 	const uint8_t *pages;
 	uint32_t nr_pages;
+	uint32_t nr_spares;
 	...;
 };
 
@@ -127,6 +128,7 @@ struct reader_stats {
 	int64_t swap_error;
 };
 
+void reader_keep_order(struct reader *reader, uint32_t cpu, uint32_t *room);
 bool reader_poll(struct reader *reader);
 uint64_t reader_unread(const struct reader *reader, uint32_t cpu);
 uint32_t reader_text(struct reader *reader, uint32_t cpu, struct reader_carry *carry,
@@ -136,3 +138,38 @@ uint32_t reader_raw(struct reader *reader, uint32_t cpu, struct reader_carry *ca
 void reader_reset(struct reader *reader, uint32_t cpu);
 void reader_inherit(struct reader *reader, uint32_t cpu, uint32_t *ids);
 void reader_stats(const struct reader *reader, uint32_t cpu, struct reader_stats *stats);
+
+/* dump.h */
+struct dump_page {
+	...;
+};
+
+struct dump_cpu {
+	struct dump_page *index;
+	uint32_t nr;
+	...;
+};
+
+struct dump {
+	uint32_t nr_cpus;
+	struct dump_cpu *cpus;
+	...;
+};
+
+struct dump_source {
+	...;
+};
+
+struct dump_cursor {
+	const struct dump *dump;
+	struct reader_cpu *cpus;
+	struct dump_source *sources;
+	...;
+};
+
+void dump_begin(struct dump *dump, const struct reader *reader);
+void dump_measure(struct dump *dump);
+void dump_rewind(struct dump_cursor *cursor);
+uint32_t dump_read(struct dump_cursor *cursor, uint64_t offset, char *out, uint32_t room,
+		   uint32_t size);
+uint64_t dump_length(struct dump_cursor *cursor, char *out, uint32_t room);

@@ -2,6 +2,7 @@
 
 #include "hypervisor_model/protocol.h"
 #include "ringbuf_c/clock.h"
+#include "ringbuf_c/dump.h"
 #include "ringbuf_c/hypercalls.h"
 #include "ringbuf_c/reader.h"
 

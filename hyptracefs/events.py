@@ -63,7 +63,7 @@ class Event:
 
     info: EventInfo
     ops: tuple[Op, ...]
-    portable_fmt: str  # the print format, with nothing in it that only we know
+    portable_fmt: str = ""  # the print format, with nothing in it that only we know
     formats: Formats | None = None
 
     @property

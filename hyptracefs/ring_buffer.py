@@ -11,6 +11,7 @@ import logging
 import mmap
 import os
 import struct
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -298,7 +299,8 @@ def check_memory(size: int) -> None:
 class Memory:
     """A sealed memfd of `size` bytes and `behind` them, mapped here for reading only.
 
-    Raises OSError ENOMEM. Takes as long as clearing the memory does.
+    It is there until all who hold it have closed it; who makes it is the first of them. Raises
+    OSError ENOMEM. Takes as long as clearing the memory does.
     """
 
     def __init__(self, size: int, behind: bytes = b"") -> None:
@@ -314,13 +316,24 @@ class Memory:
             os.close(self.fd)
             raise OSError(errno.ENOMEM, f"buffer: {size} bytes: {error.strerror}") from error
         self._view = ffi.from_buffer("uint8_t[]", self._map)
+        self._holders = 1
+        self._lock = threading.Lock()
 
     def at(self, offset: int) -> Any:
         """Pointer to byte `offset`."""
         return self._view + offset
 
+    def hold(self) -> None:
+        """One more who will close it."""
+        with self._lock:
+            self._holders += 1
+
     def close(self) -> None:
-        """Give the memory back."""
+        """Let go; the last one gives the memory back."""
+        with self._lock:
+            self._holders -= 1
+            if self._holders:
+                return
         ffi.release(self._view)
         self._map.close()
         os.close(self.fd)
@@ -375,6 +388,7 @@ class RingBuffer:
             slot.meta = ffi.cast("const struct trace_buffer_meta *", memory.at(geometry.meta(cpu)))
             slot.pages = memory.at(geometry.page(cpu, 0))
             slot.nr_pages = geometry.pages
+            slot.nr_spares = geometry.spares
         self._reader = ffi.new("struct reader *")
         self._reader.conduit = ffi.cast("struct hvc_conduit *", conduit)
         self._reader.hvc_cpu = hvc_cpu
@@ -382,6 +396,12 @@ class RingBuffer:
         self._reader.nr_cpus = geometry.cpus
         self._reader.cpus = self._cpus
         self._reader.events = table.table[0]
+        self._orders = [
+            ffi.new("uint32_t[]", 2 * geometry.pages + geometry.spares)
+            for _ in range(geometry.cpus)
+        ]
+        for cpu, order in enumerate(self._orders):
+            lib.reader_keep_order(self._reader, cpu, order)
         self._out = bytearray(MAX_READ)
         self._c_out = ffi.from_buffer("uint8_t[]", self._out)
 
@@ -411,6 +431,10 @@ class RingBuffer:
     def _read(self, done: int) -> memoryview:
         return memoryview(self._out)[:done]
 
+    def dump(self, cpu: int = ALL_CPUS) -> Dump:
+        """What is unread now, as text, without consuming it. Close it with close()."""
+        return Dump(self._reader, self._memory, self._table, cpu)
+
     def reset(self, cpu: int) -> None:
         """The hypervisor has reset `cpu`: forget the position there."""
         lib.reader_reset(self._reader, cpu)
@@ -430,5 +454,99 @@ class RingBuffer:
         return Stats(*(getattr(stats, name) for name in Stats.__dataclass_fields__))
 
     def close(self) -> None:
-        """Give the memory back. The hypervisor must have let go of it."""
+        """Give the memory back, or leave that to the last dump. The hypervisor must have let go."""
         self._memory.close()
+
+
+# --- without consuming --------------------------------------------------------------------
+
+# Pages that are measured, or made into text, in about 0.5 ms.
+_QUICK_PAGES = 64
+
+# Bytes of text that are made at once where nobody wants to see them.
+_SCRATCH = 1 << 16
+
+
+class _Cursor:
+    """A position in the text of a dump."""
+
+    def __init__(self, dump: Any, nr_cpus: int) -> None:
+        cpus = ffi.new("struct reader_cpu[]", nr_cpus)
+        sources = ffi.new("struct dump_source[]", nr_cpus)
+        self._alive = dump, cpus, sources
+        self.c = ffi.new("struct dump_cursor *", {"dump": dump, "cpus": cpus, "sources": sources})
+        lib.dump_rewind(self.c)
+
+
+class Dump:
+    """What was unread at one instant: a text that can be read from any offset, again and again.
+
+    It is made when it is read. Events that are overwritten meanwhile are told as lost, also
+    those that a reset overwrites; those that are consumed meanwhile are still there as long as
+    their pages are. It outlives its buffer.
+
+    Where `large`, read() and length() can take longer than the event loop should wait: call
+    them in a thread. They run while consuming readers read in another, and hold no lock of
+    Python's meanwhile; but one call at a time for each dump, and close() behind the last one.
+    """
+
+    def __init__(self, reader: Any, memory: Memory, table: RenderTable, cpu: int) -> None:
+        nr_cpus = reader.nr_cpus
+        cpus = ffi.new("struct dump_cpu[]", nr_cpus)
+        indexes = []
+        for each in range(nr_cpus) if cpu == ALL_CPUS else [cpu]:
+            indexes.append(ffi.new("struct dump_page[]", reader.cpus[each].nr_pages))
+            cpus[each].index = indexes[-1]
+        self._alive = cpus, indexes, table
+        self._dump = ffi.new("struct dump *", {"nr_cpus": nr_cpus, "cpus": cpus})
+        lib.dump_begin(self._dump, reader)
+        self._cursor: _Cursor | None = None
+        self._closed = False
+        self._memory = memory
+        memory.hold()
+        # A cursor has room for a page of each CPU, whichever are wanted.
+        self.large = max(nr_cpus, sum(each.nr for each in cpus)) > _QUICK_PAGES
+        if not self.large:
+            self._measured()
+
+    def _measured(self) -> _Cursor:
+        """The cursor that read() moves on. Events have been counted."""
+        if self._cursor is None:
+            lib.dump_measure(self._dump)
+            self._cursor = self._new_cursor()
+        return self._cursor
+
+    def _new_cursor(self) -> _Cursor:
+        return _Cursor(self._dump, self._dump.nr_cpus)
+
+    def read(self, size: int, offset: int) -> memoryview:
+        """`size` bytes of the text, 1 MiB at most, from `offset` on; fewer only at its end.
+
+        Reading on where the last read ended is fast; elsewhere takes as long as making all
+        text before `offset`.
+        """
+        if self._closed:
+            return memoryview(b"")
+        size = min(size, MAX_READ)
+        out = bytearray(max(size, _SCRATCH))
+        done = lib.dump_read(
+            self._measured().c, offset, ffi.from_buffer("char[]", out), len(out), size
+        )
+        return memoryview(out)[:done]
+
+    def length(self) -> int:
+        """Bytes of the text if it is made now."""
+        if self._closed:
+            return 0
+        self._measured()
+        out = bytearray(_SCRATCH)
+        length: int = lib.dump_length(
+            self._new_cursor().c, ffi.from_buffer("char[]", out), len(out)
+        )
+        return length
+
+    def close(self) -> None:
+        """Let go of the memory; nothing can be read any more. Fine when already closed."""
+        if not self._closed:
+            self._closed = True
+            self._memory.close()

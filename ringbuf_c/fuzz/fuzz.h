@@ -156,6 +156,25 @@ enum script_counter {
 #define SCRIPT_ALL_CPUS 4U  /* as cpu of the host's ops */
 #define SCRIPT_CPU_CHOICES 6U /* the last one: a CPU that cannot be */
 
+/* --- fuzz_dump: a script, too --------------------------------------------------------- */
+
+/* Each led by a byte. A page: a byte; all others are numbers, if not said otherwise. */
+enum dump_op {
+	/* the hypervisor */
+	DUMP_PAGE,    /* page, time, commit, that many bytes: not more than fit */
+	DUMP_BYTE,    /* page, offset, u8 */
+	DUMP_EVENTS,  /* page, u8 delta, u8 number: well-formed, appended */
+	DUMP_COUNTER, /* u8 which, value */
+	/* the host */
+	DUMP_CONSUME, /* size; each hypercall takes u8 reader.id, and a counter */
+	DUMP_RESET,
+	DUMP_BEGIN,
+	DUMP_MEASURE,
+	DUMP_READ,    /* size, offset */
+	DUMP_ALL,     /* size of a piece */
+	NR_DUMP_OPS
+};
+
 /* --- fuzz_render: an event and its operations ------------------------------------------- */
 
 /*

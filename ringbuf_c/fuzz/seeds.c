@@ -2,7 +2,7 @@
 /*
  * fuzz_seeds DIRECTORY: inputs for the fuzz targets, from pages that the real writer
  * wrote, and from each thing that we know a page can have wrong. Written to
- * DIRECTORY/walk, reader and render, which must exist, as seed-NAME.
+ * DIRECTORY/walk, reader, dump and render, which must exist, as seed-NAME.
  */
 #include "fuzz.h"
 #include "ringbuf_c/define_events.h"
@@ -467,6 +467,78 @@ static void reader_seeds_calls(void)
 	save("reader", "reset");
 }
 
+/* --- fuzz_dump ---------------------------------------------------------------------------------- */
+
+/* Pages 1 to @nr of the ring, 20 events each. */
+static void put_dumped(u8 nr)
+{
+	for (u8 page = 1; page <= nr; page++) {
+		put_u8(DUMP_PAGE);
+		put_u8(page);
+		put_number(FIRST_TIME + page);
+		put_number(0);
+		put_u8(DUMP_EVENTS);
+		put_u8(page);
+		put_u8(3);
+		put_u8(20);
+	}
+	put_u8(DUMP_COUNTER);
+	put_u8(3); /* pages_touched */
+	put_number(nr - 1);
+}
+
+static void put_all(u32 piece)
+{
+	put_u8(DUMP_ALL);
+	put_number(piece);
+}
+
+static void dump_seeds(void)
+{
+	put_dumped(3);
+	put_u8(DUMP_BEGIN);
+	put_all(100);
+	save("dump", "all");
+
+	put_dumped(3);
+	put_u8(DUMP_CONSUME);
+	put_number(300);
+	put_u8(1); /* reader.id */
+	put_u8(0); /* entries */
+	put_number(60);
+	put_u8(DUMP_BEGIN);
+	put_all(1);
+	save("dump", "consumed");
+
+	put_dumped(3);
+	put_u8(DUMP_BEGIN);
+	put_u8(DUMP_MEASURE);
+	put_u8(DUMP_PAGE);
+	put_u8(1);
+	put_number(FIRST_TIME + 9);
+	put_number(0);
+	put_all(1000);
+	save("dump", "overwritten");
+
+	put_dumped(3);
+	put_u8(DUMP_RESET);
+	put_u8(DUMP_BEGIN);
+	put_u8(DUMP_READ);
+	put_number(100);
+	put_number(50);
+	put_all(1000);
+	save("dump", "reset");
+
+	put_dumped(2);
+	put_u8(DUMP_BYTE);
+	put_u8(1);
+	put_number(RB_PAGE_HEADER + 28);
+	put_u8(3);
+	put_u8(DUMP_BEGIN);
+	put_all(1000);
+	save("dump", "length-3");
+}
+
 /* --- fuzz_render -------------------------------------------------------------------------------- */
 
 static void put_render(u32 cpu, u64 time_stamp, u8 id, u8 nr_ops)
@@ -629,6 +701,7 @@ int main(int argc, char **argv)
 	reader_seeds_bad_commits();
 	reader_seeds_bad_counters();
 	reader_seeds_calls();
+	dump_seeds();
 	render_seeds();
 	render_seeds_rare();
 	render_seeds_formats();

@@ -28,19 +28,11 @@ static u64 newly_lost(const struct reader_cpu *cpu, u64 lost)
 	return lost < (u64)unseen ? lost : (u64)unseen;
 }
 
-/* Go on with page @id; @lost events were overwritten before it. */
-static void take_page(struct reader_cpu *cpu, u32 id, u64 lost)
-{
-	cpu->page = id;
-	cpu->taken++;
-	cpu->offset = 0;
-	cpu->lost += lost;
-	cpu->unreported += lost;
-}
-
 static bool owns_tail(const struct reader_cpu *cpu)
 {
-	return rb_owns_tail(cpu->taken, &cpu->meta->pages_lost, &cpu->meta->pages_touched);
+	u64 touched;
+
+	return pages_behind_ours(cpu, &touched) <= 0;
 }
 
 /* The next page that a hypervisor has left behind. */
@@ -50,6 +42,7 @@ static bool inherit_page(struct reader_cpu *cpu)
 	if (!cpu->nr_heirs)
 		return false;
 	take_page(cpu, *cpu->heirs++, cpu->heir_loss);
+	cpu->taken++;
 	cpu->nr_heirs--;
 	cpu->heir_loss = 0;
 	return true;
@@ -74,6 +67,28 @@ static bool queued_page(struct reader_cpu *cpu)
 			  READ_ONCE(list->pages[at].lost_events));
 }
 
+static bool swap_one(struct reader_cpu *cpu, u64 lost_before)
+{
+	u32 id = READ_ONCE(cpu->meta->reader.id);
+
+	trade_page(cpu, id, lost_before);
+	return adopt_page(cpu, id, READ_ONCE(cpu->meta->reader.lost_events));
+}
+
+static bool swap_some(struct reader_cpu *cpu, u32 max, u64 lost_before)
+{
+	const struct rb_taken *list = taken_list(cpu);
+
+	cpu->queue_at = 0;
+	cpu->queue_nr = min_u32(READ_ONCE(list->nr), min_u32(max, 1 + cpu->nr_spares));
+	for (u32 at = 0; at < cpu->queue_nr; at++) {
+		if (at)
+			set_aside(cpu, at - 1);
+		trade_page(cpu, READ_ONCE(list->pages[at].id), lost_before);
+	}
+	return cpu->queue_nr && queued_page(cpu);
+}
+
 /* Ask for pages. False: there is none to be had now. */
 static bool swap_pages(struct reader *reader, u32 nr)
 {
@@ -84,19 +99,13 @@ static bool swap_pages(struct reader *reader, u32 nr)
 		.x2 = reader->max_taken,
 	};
 	struct reader_cpu *cpu = &reader->cpus[nr];
-	u32 taken;
+	u64 lost_before = smp_load_acquire(&cpu->meta->pages_lost);
 
 	reader->conduit->hvc(reader->conduit, reader->hvc_cpu, &regs);
 	cpu->swap_error = hvc_result(&regs);
 	if (cpu->swap_error)
 		return false;
-	if (one)
-		return adopt_page(cpu, READ_ONCE(cpu->meta->reader.id),
-				  READ_ONCE(cpu->meta->reader.lost_events));
-	taken = READ_ONCE(taken_list(cpu)->nr);
-	cpu->queue_at = 0;
-	cpu->queue_nr = min_u32(taken, min_u32(reader->max_taken, RB_MAX_TAKEN));
-	return cpu->queue_nr && queued_page(cpu);
+	return one ? swap_one(cpu, lost_before) : swap_some(cpu, reader->max_taken, lost_before);
 }
 
 /* Go on with the next page. False: there is none now. */
@@ -104,6 +113,8 @@ static bool next_page(struct reader *reader, u32 nr)
 {
 	struct reader_cpu *cpu = &reader->cpus[nr];
 
+	if (cpu->dump)
+		return take_dumped_page(cpu);
 	if (pages_queued(cpu))
 		return queued_page(cpu);
 	return cpu->heirs ? inherit_page(cpu) : swap_pages(reader, nr);
@@ -154,13 +165,15 @@ enum reader_next __peek_cpu(struct reader *reader, u32 nr)
 	cpu->next = look_on_page(cpu);
 	if (cpu->next != READER_NONE)
 		return cpu->next;
-	if (!cpu->heirs && !pages_queued(cpu) && owns_tail(cpu)) {
+	if (!asks_nobody(cpu) && !pages_queued(cpu) && owns_tail(cpu)) {
 		/* A swap would put it back into the ring, with all that we have read. */
 		give_up_promised(cpu);
 		return READER_NONE;
 	}
 	if (!next_page(reader, nr)) {
-		if (cpu->heirs)
+		if (cpu->dump && cpu->unreported)
+			return cpu->next = READER_LOST;
+		if (asks_nobody(cpu))
 			give_up_promised(cpu);
 		return READER_NONE;
 	}
@@ -215,7 +228,13 @@ void reader_reset(struct reader *reader, u32 nr)
 		.meta = cpu->meta,
 		.pages = cpu->pages,
 		.nr_pages = cpu->nr_pages,
-		.page = cpu->page,
+		.page = cpu->last,
+		.last = cpu->last,
+		.nr_spares = cpu->nr_spares,
+		.spares = cpu->spares,
+		.place_of = cpu->place_of,
+		.page_at = cpu->page_at,
+		.astray = true,
 	};
 }
 

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the parts of the reader share: one CPU (reader.c), the merge (turns.c), text
- * (reader_text.c) and page images (reader_raw.c).
+ * What the parts of the reader share: one CPU (reader.c), the order of its pages
+ * (reader_order.c), the merge (turns.c), text (reader_text.c), page images (reader_raw.c) and
+ * dumps (reader_dump.c).
  */
 #ifndef RINGBUF_C_READER_INTERNAL_H
 #define RINGBUF_C_READER_INTERNAL_H
 
-#include "ringbuf_c/reader.h"
+#include "ringbuf_c/dump.h"
 
 /* --- reader.c: one CPU ------------------------------------------------------------- */
 
@@ -47,6 +48,34 @@ static inline bool in_batch(const struct reader_cpu *cpu)
 	return left_of_batch(cpu) > 0;
 }
 
+/* How many pages have been begun behind the last one that we took. */
+static inline s64 pages_behind_ours(const struct reader_cpu *cpu, u64 *touched)
+{
+	return rb_pages_behind(cpu->taken, &cpu->meta->pages_lost, &cpu->meta->pages_touched,
+			       touched);
+}
+
+/* Go on with page @id; @lost events were overwritten before it. */
+static inline void take_page(struct reader_cpu *cpu, u32 id, u64 lost)
+{
+	cpu->page = id;
+	cpu->offset = 0;
+	cpu->lost += lost;
+	cpu->unreported += lost;
+}
+
+/* The id of the page that we read, which a dump has a copy of. */
+static inline u32 page_id(const struct reader_cpu *cpu)
+{
+	return cpu->dump ? cpu->dump->id : cpu->page;
+}
+
+/* Nobody is asked for pages, and what has been promised and is not there will never be. */
+static inline bool asks_nobody(const struct reader_cpu *cpu)
+{
+	return cpu->heirs || cpu->dump;
+}
+
 /* peek_cpu() when it has not been looked for yet. */
 enum reader_next __peek_cpu(struct reader *reader, u32 nr);
 
@@ -72,6 +101,39 @@ static inline bool selected(const struct reader *reader, u32 nr, u32 wanted)
 #define for_each_cpu(reader, nr, wanted)               \
 	for (u32 nr = 0; nr < (reader)->nr_cpus; nr++) \
 		if (selected(reader, nr, wanted))
+
+/* --- reader_order.c: the order of the pages ------------------------------------------- */
+
+/*
+ * A swap has given page @id for the one that we took last; @lost_before: pages_lost before
+ * the swap, loaded with acquire.
+ */
+void trade_page(struct reader_cpu *cpu, u32 id, u64 lost_before);
+
+/* Keep the page that we took last; the next swap is for one of the spares. */
+void set_aside(struct reader_cpu *cpu, u32 spare);
+
+/* What is unread in the ring, the oldest first. */
+struct unread_pages {
+	u64 touched; /* pages_touched then */
+	u32 place;   /* of the next one */
+	u32 nr;      /* still to come */
+};
+
+/* Exact, also while the writer writes. */
+struct unread_pages find_unread_pages(const struct reader_cpu *cpu);
+
+/* Its id. Only while unread->nr > 0. */
+u32 next_unread_page(const struct reader_cpu *cpu, struct unread_pages *unread);
+
+/* --- reader_text.c, reader_dump.c: text ------------------------------------------------- */
+
+/* reader_text() without polling: of the batch that is there. */
+u32 text_of_batch(struct reader *reader, u32 wanted, struct reader_carry *carry, char *out,
+		  u32 size);
+
+/* The next page of the index. False: there is none, but a loss may be unreported. */
+bool take_dumped_page(struct reader_cpu *cpu);
 
 /* --- turns.c: the merge ------------------------------------------------------------ */
 

@@ -11,7 +11,7 @@ static inline void consume(struct reader_cpu *cpu)
 	cpu->next = READER_NONE;
 }
 
-/* What a CPU has to say next: losses first, then the event or the broken page. */
+/* What a CPU has to say next: losses first, then the event or the broken page, if any. */
 static u32 render_next(struct reader *reader, u32 nr, char *out)
 {
 	struct reader_cpu *cpu = &reader->cpus[nr];
@@ -19,22 +19,26 @@ static u32 render_next(struct reader *reader, u32 nr, char *out)
 
 	if (cpu->unreported)
 		length = render_lost(out, nr, cpu->unreported);
+	if (cpu->next == READER_LOST)
+		return length;
 	if (cpu->next == READER_BROKEN)
-		return length + render_corrupt(out + length, nr, cpu->page, cpu->offset);
+		return length + render_corrupt(out + length, nr, page_id(cpu), cpu->offset);
 	return length + render_line(out + length, &cpu->prefix, nr, &cpu->record,
 				    render_find(&reader->events, cpu->record.id));
 }
 
 static u32 next_max(const struct reader *reader, const struct reader_cpu *cpu)
 {
-	if (cpu->next == READER_BROKEN)
+	if (cpu->next != READER_EVENT)
 		return RENDER_FRAME_MAX;
 	return render_line_max(render_find(&reader->events, cpu->record.id));
 }
 
 static void text_consumed(struct reader_cpu *cpu)
 {
-	if (cpu->next == READER_BROKEN)
+	if (cpu->next == READER_LOST)
+		cpu->next = READER_NONE;
+	else if (cpu->next == READER_BROKEN)
 		skip_page(cpu);
 	else
 		consume(cpu);
@@ -124,12 +128,12 @@ static u32 text_of_turn(struct turns *turns, struct reader_carry *carry, char *o
 	return length;
 }
 
-u32 reader_text(struct reader *reader, u32 wanted, struct reader_carry *carry, char *out, u32 size)
+u32 text_of_batch(struct reader *reader, u32 wanted, struct reader_carry *carry, char *out,
+		  u32 size)
 {
 	u32 done = take_carry(carry, (u8 *)out, size);
 	struct turns turns;
 
-	reader_poll(reader);
 	if (done == size)
 		return done;
 	turns = begin_turns(reader, wanted);
@@ -146,4 +150,10 @@ u32 reader_text(struct reader *reader, u32 wanted, struct reader_carry *carry, c
 		end_turn(&turns);
 	}
 	return done;
+}
+
+u32 reader_text(struct reader *reader, u32 wanted, struct reader_carry *carry, char *out, u32 size)
+{
+	reader_poll(reader);
+	return text_of_batch(reader, wanted, carry, out, size);
 }

@@ -92,6 +92,11 @@ static void move_tail(struct simple_rb_per_cpu *rb)
 	smp_store_release(&rb->pages_touched, rb->pages_touched + 1);
 	/* [pages_touched] pairs with [see_touched]: the page is empty, its old link gone */
 	smp_store_release(&rb->meta->pages_touched, rb->pages_touched);
+	/*
+	 * Pairs with load_words() of the host's dump, which may be copying what was on the page:
+	 * who sees what we write there sees that it is empty, and pages_touched.
+	 */
+	smp_wmb();
 }
 
 /* Reserve @size bytes of the tail page for an event of this time. Returns where. */
@@ -115,7 +120,7 @@ void *__simple_rb_reserve_slow(struct simple_rb_per_cpu *rb, u32 length, u64 tim
 	if (rb->write + extend + size > RB_PAGE_CAPACITY)
 		move_tail(rb);
 	if (!rb->write) {
-		rb->page->time_stamp = time_stamp;
+		WRITE_ONCE(rb->page->time_stamp, time_stamp);
 		delta = 0;
 		extend = 0;
 	}
@@ -251,18 +256,26 @@ int simple_ring_buffer_swap_reader_page(struct simple_rb_per_cpu *rb)
 	return -EBUSY;
 }
 
-/* The page taken last stays with the host; @spare is what goes into the ring next. */
-static void set_aside(struct simple_rb_per_cpu *rb, u32 *spare)
+/* The page taken last stays with the host; what was a spare goes into the ring next. */
+static void set_aside(struct simple_rb_per_cpu *rb, u32 spare)
 {
 	u32 page = rb->reader;
 
-	rb->reader = *spare;
-	*spare = page;
+	rb->reader = rb->spares[spare];
+	rb->spares[spare] = page;
+}
+
+static bool reader_is_tail(const struct simple_rb_per_cpu *rb)
+{
+	u64 touched;
+
+	return rb_pages_behind(rb->taken, &rb->pages_lost, &rb->pages_touched, &touched) <= 0;
 }
 
 int simple_ring_buffer_swap_reader_pages(struct simple_rb_per_cpu *rb, u32 max,
 					 struct rb_taken *taken)
 {
+	u32 most = max <= rb->nr_spares ? max : 1 + rb->nr_spares;
 	u32 nr = 0;
 	int ret;
 
@@ -272,12 +285,12 @@ int simple_ring_buffer_swap_reader_pages(struct simple_rb_per_cpu *rb, u32 max,
 			break;
 		WRITE_ONCE(taken->pages[nr].lost_events, rb->lost_events);
 		WRITE_ONCE(taken->pages[nr].id, rb->reader);
-		nr++;
-		if (nr >= max || nr > rb->nr_spares ||
-		    rb_owns_tail(rb->taken, &rb->pages_lost, &rb->pages_touched))
+		if (++nr >= most || reader_is_tail(rb))
 			break;
-		set_aside(rb, &rb->spares[nr - 1]);
+		set_aside(rb, nr - 1);
 	}
+	if (ret && nr)
+		set_aside(rb, nr - 1); /* back: the host knows nothing of it */
 	WRITE_ONCE(taken->nr, nr);
 	return nr ? 0 : ret;
 }

@@ -244,6 +244,7 @@ struct test_remote {
 	struct reader_cpu cpus[TEST_MAX_CPUS];
 	struct reader reader;
 	struct reader_carry text_carry, raw_carry;
+	u32 *orders[TEST_MAX_CPUS];
 	u32 swaps; /* since the last read began */
 };
 
@@ -293,6 +294,7 @@ static inline struct test_remote *remote_create(u32 nr_cpus, u32 nr_pages)
 			.meta = ring->meta,
 			.pages = ring->pages,
 			.nr_pages = nr_pages + test_spares(),
+			.nr_spares = test_spares(),
 		};
 	}
 	remote->reader = (struct reader){
@@ -302,13 +304,21 @@ static inline struct test_remote *remote_create(u32 nr_cpus, u32 nr_pages)
 		.cpus = remote->cpus,
 		.events = { test_events, ARRAY_SIZE(test_events) },
 	};
+	for (u32 cpu = 0; cpu < nr_cpus; cpu++) {
+		remote->orders[cpu] =
+			calloc(2 * (size_t)nr_pages + 3 * (size_t)test_spares(), sizeof(u32));
+		assert_non_null(remote->orders[cpu]);
+		reader_keep_order(&remote->reader, cpu, remote->orders[cpu]);
+	}
 	return remote;
 }
 
 static inline void remote_destroy(struct test_remote *remote)
 {
-	for (u32 cpu = 0; cpu < remote->reader.nr_cpus; cpu++)
+	for (u32 cpu = 0; cpu < remote->reader.nr_cpus; cpu++) {
 		ring_free(&remote->rings[cpu]);
+		free(remote->orders[cpu]);
+	}
 	free(remote);
 }
 

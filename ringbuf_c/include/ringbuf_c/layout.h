@@ -50,21 +50,22 @@ _Static_assert(offsetof(struct trace_buffer_meta, reader.lost_events) == 16, "SP
 _Static_assert(offsetof(struct trace_buffer_meta, entries) == 40, "SPEC A.1");
 
 /*
- * Whether the page that the reader took last is the one being written. The pages that
- * have been begun are the first one and one per move of the tail; the reader has @taken
- * some, some were lost, and the last one taken is the last of these.
+ * How many pages have been begun behind the one that the reader took last. The pages that
+ * have been begun are the first one and one per move of the tail; the reader has @taken some,
+ * some were lost. 0 or less: the last one taken is the last of these, and being written.
  *
  * A loss later than that swap cannot mislead: a page is lost when the whole ring is
  * ahead of the reader's, and the moves that filled it are seen with the loss.
  */
-static inline bool rb_owns_tail(u64 taken, const u64 *pages_lost, const u64 *pages_touched)
+static inline s64 rb_pages_behind(u64 taken, const u64 *pages_lost, const u64 *pages_touched,
+				  u64 *touched)
 {
 	/* [see_lost] pairs with [pages_lost]: load it before pages_touched */
 	u64 lost = smp_load_acquire(pages_lost);
-	/* [see_touched] pairs with [pages_touched]: who swaps next sees what the tail has left */
-	u64 touched = smp_load_acquire(pages_touched);
 
-	return (s64)(taken + lost - touched - 1) >= 0;
+	/* [see_touched] pairs with [pages_touched]: who swaps next sees what the tail has left */
+	*touched = smp_load_acquire(pages_touched);
+	return (s64)(*touched + 1 - lost - taken);
 }
 
 /*

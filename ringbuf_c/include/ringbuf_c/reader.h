@@ -43,7 +43,14 @@
 
 #define READER_ALL_CPUS ((u32)-1)
 
-enum reader_next { READER_NONE, READER_EVENT, READER_BROKEN };
+enum reader_next {
+	READER_NONE,
+	READER_EVENT,
+	READER_BROKEN,
+	READER_LOST, /* of a dump: a loss that no event follows */
+};
+
+struct dump_source;
 
 struct reader_turn {
 	u64 time; /* ns, of the next event */
@@ -54,6 +61,7 @@ struct reader_cpu {
 	const struct trace_buffer_meta *meta; /* shared; NULL: CPU not in the buffer */
 	const u8 *pages;                      /* shared; page id is at pages + id * RB_PAGE_SIZE */
 	u32 nr_pages;                         /* the bound of reader.id */
+	u32 nr_spares;                        /* of these, the last ones, as load was told */
 
 	/* the counters as last polled */
 	u64 entries;
@@ -66,6 +74,7 @@ struct reader_cpu {
 	u64 time_stamp; /* ns, of what is before offset */
 
 	u64 taken; /* pages, by swaps */
+	u32 last;  /* the page that we took last: ours, or the last one of the queue */
 	u32 queue_at, queue_nr; /* of the pages that the last swap gave: the next one, their number */
 
 	u64 read; /* events consumed */
@@ -81,6 +90,19 @@ struct reader_cpu {
 	struct rb_record record;
 
 	struct render_prefix prefix;
+
+	/*
+	 * Who is where, see reader_order.c; NULL: the order is not kept. Places, from 0 to
+	 * nr_pages - 2, follow each other.
+	 */
+	u32 *spares;     /* pages of ours, as the ring has them: see set_aside() in ring.c */
+	u32 *place_of;   /* by page id; of our page: where it was when we took it */
+	u32 *page_at;    /* by place */
+	u32 first_place; /* of the page that was begun first since load or reset */
+	bool astray;     /* first_place is not known */
+
+	/* a reader of an index, without swaps; see dump.h */
+	struct dump_source *dump;
 
 	/* when the hypervisor is gone; see reader_inherit() */
 	const u32 *heirs; /* pages to read after ours, oldest first; NULL: ask for swaps */
@@ -120,6 +142,18 @@ struct reader_stats {
 };
 
 /**
+ * reader_keep_order - from now on, know the order of the pages of @cpu.
+ * @room: for 2 * nr_pages + nr_spares numbers; must stay as long as the reader
+ *
+ * Before the first swap since load: page 0 is the reader page, and the others follow each
+ * other by their ids. Without, reader_inherit() and dumps find the reader page only. After a
+ * reset and until a swap, it takes the times of pages to know where the oldest is: pages of
+ * equal times, from a clock that stood still while the ring was written once round, may then
+ * come in another order.
+ */
+void reader_keep_order(struct reader *reader, u32 cpu, u32 *room);
+
+/**
  * reader_poll - copy the counters of all CPUs; true if there are unread events.
  *
  * Every CPU is looked at before anything is merged, so that a merge sees a
@@ -155,9 +189,8 @@ u32 reader_raw(struct reader *reader, u32 cpu, struct reader_carry *carry, u8 *o
  * reader_inherit - the hypervisor of @cpu is gone: read what it has left without it.
  * @ids: room for nr_pages page ids; must stay until reader_reset() or the end
  *
- * The pages that hold unread events follow ours in the order of their times; what was
- * overwritten since our last swap is reported as lost. Pages of equal times, from a clock
- * that stood still, are not told from pages that have been read.
+ * The pages that hold unread events follow ours, in their order: see reader_keep_order(). What
+ * was overwritten since our last swap is reported as lost.
  */
 void reader_inherit(struct reader *reader, u32 cpu, u32 *ids);
 

@@ -11,6 +11,7 @@
  *   smp_load_acquire         later accesses stay after this load
  *   smp_store_release        earlier accesses stay before this store
  *   *_sc                     in one order with all other *_sc, on every CPU
+ *   smp_wmb                  earlier stores stay before later ones
  *   barrier                  for the compiler only
  *
  * In square brackets, a name: `[commit] pairs with [see_commit]`. The model in
@@ -44,6 +45,12 @@ typedef int pid_t; /* as the kernel's: events name it in their fields */
 #define WRITE_ONCE(x, v) __atomic_store_n(&(x), (v), __ATOMIC_RELAXED)
 #define smp_load_acquire(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
 #define smp_store_release(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
+
+#ifdef __SANITIZE_THREAD__ /* knows no fences */
+#define smp_wmb() barrier()
+#else
+#define smp_wmb() __atomic_thread_fence(__ATOMIC_RELEASE)
+#endif
 
 #define load_sc(p) __atomic_load_n((p), __ATOMIC_SEQ_CST)
 #define store_sc(p, v) __atomic_store_n((p), (v), __ATOMIC_SEQ_CST)
