@@ -116,6 +116,26 @@ def test_nothing_is_left(tmp_path: Path) -> None:
         mount.wait_ended()
 
 
+def test_what_it_mounts_is_mounted_for_nobody_else(mount: Mount) -> None:
+    """Where mounts are shared, as systemd has it."""
+    count = "grep -c . /proc/self/mountinfo"
+    command = shlex.join(on(mount.path, "sh", "-c", f"{count}; cat {TRACING}/tracing_on"))
+    done = in_namespace(f"mount --make-rshared /; {count}; {command}", "sh", "-c", count)
+    outside, inside, showed, afterwards = done.stdout.split()
+    assert int(inside) > int(outside)
+    assert showed == "0"
+    assert afterwards == outside
+
+
+@pytest.mark.parametrize("setup", [NO_TRACEFS, WITH_TRACEFS], ids=["no tracefs", "tracefs"])
+def test_a_mount_for_the_whole_machine_is_one_like_others(mount: Mount, setup: str) -> None:
+    """It stands where we work."""
+    setup = f"{setup}; mount --bind {mount.path} {TRACING}"
+    command = [*HYPTRACE, "exec", "--mount", TRACING, "cat", f"{TRACING}/tracing_on"]
+    done = in_namespace(setup, *command)
+    assert (done.stdout, done.stderr) == ("0\n", "")
+
+
 # --- what becomes of it -------------------------------------------------------------------
 
 
