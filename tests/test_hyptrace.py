@@ -123,11 +123,21 @@ def test_the_status_of_a_subcommand_is_ours(monkeypatch: pytest.MonkeyPatch) -> 
     assert main(["none"]) == 0
 
 
-def test_a_reader_that_has_seen_enough_is_no_error_to_talk_about() -> None:
-    script = "from hyptrace.cli import main; import sys; sys.exit(main(['--help']))"
+_PRINTS = """
+import sys, types, click
+from hyptrace import cli
+module = sys.modules["printing"] = types.ModuleType("printing")
+module.command = click.Command("printing", callback=lambda: print("events"))
+cli.SUBCOMMANDS["printing"] = "printing"
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["printing"]])
+def test_a_reader_that_has_seen_enough_is_no_error_to_talk_about(arguments: list[str]) -> None:
     unread, output = os.pipe()
     os.close(unread)
-    command = [sys.executable, "-c", script]
+    command = [sys.executable, "-c", _PRINTS, *arguments]
     done = subprocess.run(command, check=False, stdout=output, stderr=subprocess.PIPE)
     os.close(output)
     assert (done.returncode, done.stderr) == (_FAILED, b"")
