@@ -92,6 +92,43 @@ struct render_table {
 
 int render_event_check(struct render_event *event);
 
+/* filter.h */
+#define FILTER_EQ ...
+#define FILTER_NE ...
+#define FILTER_LT ...
+#define FILTER_LE ...
+#define FILTER_GT ...
+#define FILTER_GE ...
+#define FILTER_AND ...
+#define FILTER_FIELD ...
+#define FILTER_CPU ...
+#define FILTER_ACCEPT ...
+#define FILTER_REJECT ...
+
+struct filter_pred {
+	uint8_t op;
+	uint8_t source;
+	uint8_t size;
+	bool is_signed;
+	uint32_t offset;
+	uint64_t value;
+	uint32_t if_true, if_false;
+};
+
+struct filter {
+	const struct filter_pred *preds;
+	uint32_t nr;
+};
+
+struct filter_table {
+	const struct filter *filters;
+	uint32_t nr;
+};
+
+int filter_check(const struct filter *filter);
+bool filter_match(const struct filter *filter, const uint8_t *payload, uint32_t length,
+		  uint32_t cpu);
+
 /* reader.h */
 #define READER_ALL_CPUS ...
 
@@ -110,6 +147,7 @@ struct reader {
 	uint32_t nr_cpus;
 	struct reader_cpu *cpus;
 	struct render_table events;
+	...;
 };
 
 struct reader_carry {
@@ -122,6 +160,7 @@ struct reader_stats {
 	uint64_t entries, overrun, read, unread;
 	uint64_t lost;
 	uint64_t skipped;
+	uint64_t filtered;
 	uint64_t broken_pages;
 	uint64_t pages_lost, pages_touched;
 	uint64_t dropped;
@@ -135,6 +174,9 @@ uint32_t reader_text(struct reader *reader, uint32_t cpu, struct reader_carry *c
 		     char *out, uint32_t size);
 uint32_t reader_raw(struct reader *reader, uint32_t cpu, struct reader_carry *carry,
 		    uint8_t *out, uint32_t size);
+void reader_set_filters(struct reader *reader, struct filter_table filters);
+bool reader_unfinished(const struct reader *reader);
+bool reader_ready(struct reader *reader, uint32_t cpu);
 void reader_reset(struct reader *reader, uint32_t cpu);
 void reader_inherit(struct reader *reader, uint32_t cpu, uint32_t *ids);
 void reader_stats(const struct reader *reader, uint32_t cpu, struct reader_stats *stats);

@@ -137,7 +137,7 @@ class _OpenPipe(OpenFile):
 
     async def read(self, size: int, offset: int, nonblock: bool) -> memoryview:
         while not (data := self._kind.read(self._reader, size)):
-            if nonblock:
+            if nonblock and not self._reader.unfinished:
                 raise BlockingIOError(errno.EAGAIN, "no events")
             await self._reader.wait()
         return data

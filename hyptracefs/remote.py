@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ import trio
 
 from hyptracefs import clock
 from hyptracefs.events import Event
+from hyptracefs.filters import ErrorLog, Filters
 from hyptracefs.hypercalls import HOST_CPU, Hypercalls
 from hyptracefs.hypervisor_statistics import HypervisorStatistics
 from hyptracefs.ring_buffer import (
@@ -33,6 +35,7 @@ from hyptracefs.ring_buffer import (
     MAX_SPARES,
     PAGE_SIZE,
     Carry,
+    FilterTable,
     Geometry,
     Memory,
     RenderTable,
@@ -80,6 +83,11 @@ class RemoteStatistics:
     cpus: tuple[Stats, ...]  # none while unloaded
 
 
+def _boot_ns() -> int:
+    """The clock of the events."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
 def _no_other() -> Hypercalls:
     raise OSError(errno.ENODEV, "there is no other hypervisor")
 
@@ -115,6 +123,8 @@ class Remote:
         self._buffer: RingBuffer | None = None
         self._readers = 0
         self._enabled: set[int] = set()
+        self.error_log = ErrorLog(_boot_ns)
+        self._filters = Filters(self.error_log)
         self._transition_lock = trio.Lock()
         self._waiting = trio.Event()  # set while somebody waits for events
         self._lots: dict[int, trio.lowlevel.ParkingLot] = {}
@@ -276,6 +286,7 @@ class Remote:
         memory = await trio.to_thread.run_sync(self._load_memory, geometry)
         conduit = self._hypercalls.conduit
         self._buffer = RingBuffer(memory, geometry, self._table, conduit, HOST_CPU)
+        self._apply_filters()
 
     def _check_size(self, size: int) -> None:
         if size > self._max_bytes:
@@ -399,6 +410,33 @@ class Remote:
         """Emit a `selftest` event on `cpu`."""
         self._hypercalls.write_event(cpu, value)
 
+    # --- filters: what readers are shown of what is written -----------------------------------
+
+    def filter_text(self, event: Event) -> str:
+        """What the `filter` file of an event shows."""
+        return self._filters.text(event)
+
+    def set_filter(self, event: Event, expression: str) -> None:
+        """Show an event only if it matches, from what is unread on; "0": always.
+
+        Raises FilterError (EINVAL): then it is always shown, and the error log says why.
+        """
+        try:
+            self._filters.set(event, expression)
+        finally:
+            self._apply_filters()
+
+    def set_filters(self, expression: str) -> None:
+        """Likewise, each event that has the fields; others are shown. FilterError: none has."""
+        try:
+            self._filters.set_all(self.events, expression)
+        finally:
+            self._apply_filters()
+
+    def _apply_filters(self) -> None:
+        if self._buffer is not None:
+            self._buffer.set_filters(FilterTable(self._filters.predicates()))
+
     # --- readers --------------------------------------------------------------------------------
 
     def _cpus(self, cpu: int) -> Sequence[int]:
@@ -491,17 +529,21 @@ class Reader:
         """Page images, up to `size` bytes; otherwise like try_read_text()."""
         return self._remote.read(lambda buffer: buffer.read_raw(self.cpu, self._carry, size))
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether an empty read, just made, is not the end: it passed over filtered events."""
+        return self._remote.loaded and self._remote.buffer.unfinished
+
     async def wait(self) -> None:
-        """Wait until there may be something to read."""
-        await self._remote.wait_for_events(self.cpu)
+        """Wait until there may be something to read; after an unfinished read, let others run."""
+        if self.unfinished:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._remote.wait_for_events(self.cpu)
 
     def readable(self) -> bool:
         """Whether a read would give something now."""
-        return bool(self._carry) or (
-            self._remote.loaded
-            and self._remote.buffer.poll()
-            and self._remote.buffer.unread(self.cpu) > 0
-        )
+        return bool(self._carry) or (self._remote.loaded and self._remote.buffer.ready(self.cpu))
 
     def watch(self, tell: Callable[[], None]) -> None:
         """Call `tell`, once, when there may be something to read."""

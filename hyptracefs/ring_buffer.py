@@ -12,7 +12,7 @@ import mmap
 import os
 import struct
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -22,6 +22,7 @@ from hypervisor_model import SymbolTable
 from hyptracefs._ringbuf import ffi, lib
 from hyptracefs.clock import Snapshot
 from hyptracefs.events import Event, Formats
+from hyptracefs.filters import ACCEPT, CPU, REJECT, Predicate
 from hyptracefs.print_fmt import Number, Op, String, Symbol, symbol_texts
 
 log = logging.getLogger(__name__)
@@ -230,6 +231,67 @@ class RenderTable:
         self._events[event.id] = (ffi.NULL, 0, 0, 0, 0, ffi.NULL)
 
 
+# --- the table of filters ---------------------------------------------------------------
+
+_FILTER_OPS = {
+    "==": lib.FILTER_EQ,
+    "!=": lib.FILTER_NE,
+    "<": lib.FILTER_LT,
+    "<=": lib.FILTER_LE,
+    ">": lib.FILTER_GT,
+    ">=": lib.FILTER_GE,
+    "&": lib.FILTER_AND,
+}
+_FILTER_ENDS = {ACCEPT: lib.FILTER_ACCEPT, REJECT: lib.FILTER_REJECT}
+
+
+class FilterTable:
+    """Filters by event id, for C. Keeps alive what the C structures point to.
+
+    Raises OSError EINVAL for one that C refuses to run.
+    """
+
+    def __init__(self, filters: Mapping[int, Sequence[Predicate]]) -> None:
+        self._alive: list[Any] = []
+        nr = max(filters, default=-1) + 1
+        self._filters = ffi.new("struct filter[]", nr)
+        for event, predicates in filters.items():
+            self._fill(event, predicates)
+        self.table = ffi.new("struct filter_table *", (self._filters, nr))
+
+    def _fill(self, event: int, predicates: Sequence[Predicate]) -> None:
+        made = ffi.new("struct filter_pred[]", list(map(self._pred, predicates)))
+        self._alive.append(made)
+        self._filters[event] = (made, len(predicates))
+        if lib.filter_check(ffi.addressof(self._filters, event)):
+            raise OSError(errno.EINVAL, f"event {event}: its filter cannot be run")
+
+    @staticmethod
+    def _pred(pred: Predicate) -> dict[str, Any]:
+        return {
+            "op": _FILTER_OPS[pred.op],
+            "source": lib.FILTER_CPU if pred.field is CPU else lib.FILTER_FIELD,
+            "size": pred.field.size,
+            "is_signed": pred.field.signed,
+            "offset": pred.field.offset,
+            "value": pred.value % (1 << 64),
+            "if_true": _FILTER_ENDS.get(pred.if_true, pred.if_true),
+            "if_false": _FILTER_ENDS.get(pred.if_false, pred.if_false),
+        }
+
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return len(self._filters) > 0
+
+    def matches(self, event: int, payload: bytes, cpu: int) -> bool:
+        """Whether an event passes."""
+        if event >= len(self._filters):
+            return True
+        one = ffi.addressof(self._filters, event)
+        matches: bool = lib.filter_match(one, payload, len(payload), cpu)
+        return matches
+
+
 # --- memory -----------------------------------------------------------------------------
 
 
@@ -352,6 +414,7 @@ class Stats:
     unread: int
     lost: int
     skipped: int
+    filtered: int
     broken_pages: int
     pages_lost: int
     pages_touched: int
@@ -402,6 +465,7 @@ class RingBuffer:
         ]
         for cpu, order in enumerate(self._orders):
             lib.reader_keep_order(self._reader, cpu, order)
+        self._filters = FilterTable({})
         self._out = bytearray(MAX_READ)
         self._c_out = ffi.from_buffer("uint8_t[]", self._out)
 
@@ -433,7 +497,28 @@ class RingBuffer:
 
     def dump(self, cpu: int = ALL_CPUS) -> Dump:
         """What is unread now, as text, without consuming it. Close it with close()."""
-        return Dump(self._reader, self._memory, self._table, cpu)
+        return Dump(self._reader, self._memory, (self._table, self._filters), cpu)
+
+    def set_filters(self, filters: FilterTable) -> None:
+        """From now on, pass over events that do not match."""
+        self._filters = filters
+        lib.reader_set_filters(self._reader, filters.table[0])
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the last read ended early: there may be more, even if it was empty."""
+        unfinished: bool = lib.reader_unfinished(self._reader)
+        return unfinished
+
+    def ready(self, cpu: int = ALL_CPUS) -> bool:
+        """Whether a read would give something now, or be unfinished. Polls.
+
+        With filters, it takes a look at the events, and passes over those that do not match.
+        """
+        if not self._filters:
+            return self.poll() and self.unread(cpu) > 0
+        ready: bool = lib.reader_ready(self._reader, cpu)
+        return ready
 
     def reset(self, cpu: int) -> None:
         """The hypervisor has reset `cpu`: forget the position there."""
@@ -490,14 +575,14 @@ class Dump:
     Python's meanwhile; but one call at a time for each dump, and close() behind the last one.
     """
 
-    def __init__(self, reader: Any, memory: Memory, table: RenderTable, cpu: int) -> None:
+    def __init__(self, reader: Any, memory: Memory, tables: object, cpu: int) -> None:
         nr_cpus = reader.nr_cpus
         cpus = ffi.new("struct dump_cpu[]", nr_cpus)
         indexes = []
         for each in range(nr_cpus) if cpu == ALL_CPUS else [cpu]:
             indexes.append(ffi.new("struct dump_page[]", reader.cpus[each].nr_pages))
             cpus[each].index = indexes[-1]
-        self._alive = cpus, indexes, table
+        self._alive = cpus, indexes, tables
         self._dump = ffi.new("struct dump *", {"nr_cpus": nr_cpus, "cpus": cpus})
         lib.dump_begin(self._dump, reader)
         self._cursor: _Cursor | None = None
@@ -540,9 +625,8 @@ class Dump:
             return 0
         self._measured()
         out = bytearray(_SCRATCH)
-        length: int = lib.dump_length(
-            self._new_cursor().c, ffi.from_buffer("char[]", out), len(out)
-        )
+        cursor = self._new_cursor()  # has a name, so that it lives until C is done with it
+        length: int = lib.dump_length(cursor.c, ffi.from_buffer("char[]", out), len(out))
         return length
 
     def close(self) -> None:

@@ -35,6 +35,7 @@ from tests.ring_oracle import EXTEND_FROM, Oracle
 from tests.support import (
     Line,
     LostLine,
+    Running,
     all_text,
     parse_lines,
     raises_errno,

@@ -175,6 +175,15 @@ enum dump_op {
 	NR_DUMP_OPS
 };
 
+/* --- fuzz_filter: predicates and a payload ---------------------------------------------- */
+
+/*
+ * u8: number of predicates; number: CPU; for each: u8 op, source, size, sign; number: offset,
+ * value, two branches. What is left is the payload.
+ */
+#define FILTER_FUZZ_PREDS 16U
+#define FILTER_NEAR 32U /* branches below this are so many predicates further on */
+
 /* --- fuzz_render: an event and its operations ------------------------------------------- */
 
 /*

@@ -6,6 +6,7 @@
  */
 #include "fuzz.h"
 #include "ringbuf_c/define_events.h"
+#include "ringbuf_c/filter.h"
 #include "ringbuf_c/hypercalls.h"
 #include "ringbuf_c/render.h"
 
@@ -685,6 +686,60 @@ static void render_seeds_refused(void)
 	save("render", "no-such-kind");
 }
 
+static void put_filter(u8 nr_preds)
+{
+	put_u8(nr_preds);
+	put_number(1); /* the CPU */
+}
+
+static void put_pred(u8 op, u8 size, u32 offset, u64 value, u64 if_true, u64 if_false)
+{
+	put_u8(op);
+	put_u8(FILTER_FIELD);
+	put_u8(size);
+	put_u8(size == 4); /* signed */
+	put_number(offset);
+	put_number(value);
+	put_number(if_true);
+	put_number(if_false);
+}
+
+static void put_event_payload(void)
+{
+	static const u8 payload[] = { 1, 0, 7, 0, 0xfe, 0xff, 0xff, 0xff, 9, 8, 7, 6, 5, 4, 3, 2 };
+
+	put_bytes(payload, sizeof(payload));
+}
+
+static void filter_seeds(void)
+{
+	put_filter(1);
+	put_pred(FILTER_EQ, 1, 2, 7, FILTER_ACCEPT, FILTER_REJECT);
+	put_event_payload();
+	save("filter", "one");
+
+	put_filter(NR_FILTER_OPS);
+	for (u8 op = 0; op + 1 < NR_FILTER_OPS; op++)
+		put_pred(op, (u8)(1U << op % 4), op, (u64)-(s64)op, 1, FILTER_ACCEPT);
+	put_pred(FILTER_AND, 8, 8, 1, FILTER_REJECT, FILTER_ACCEPT);
+	put_event_payload();
+	save("filter", "all-operators");
+
+	put_filter(2);
+	put_pred(FILTER_NE, 4, 14, 0, 1, 1); /* the record is shorter */
+	put_pred(FILTER_GE, 2, 0, 1, FILTER_REJECT, FILTER_ACCEPT);
+	put_event_payload();
+	save("filter", "short-record");
+
+	put_filter(1);
+	put_pred(FILTER_EQ, 1, 2, 7, 0, FILTER_REJECT);
+	save("filter", "endless");
+
+	put_filter(1);
+	put_pred(FILTER_EQ, 8, RB_MAX_PAYLOAD - 7, 7, FILTER_ACCEPT, FILTER_REJECT);
+	save("filter", "past-any-payload");
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 2) {
@@ -706,5 +761,6 @@ int main(int argc, char **argv)
 	render_seeds_rare();
 	render_seeds_formats();
 	render_seeds_refused();
+	filter_seeds();
 	return 0;
 }

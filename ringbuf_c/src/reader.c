@@ -158,7 +158,7 @@ static void give_up_promised(struct reader_cpu *cpu)
 	cpu->read += promised;
 }
 
-enum reader_next __peek_cpu(struct reader *reader, u32 nr)
+static enum reader_next find_next(struct reader *reader, u32 nr)
 {
 	struct reader_cpu *cpu = &reader->cpus[nr];
 
@@ -184,6 +184,24 @@ enum reader_next __peek_cpu(struct reader *reader, u32 nr)
 		return READER_NONE;
 	if (cpu->next == READER_NONE)
 		give_up_promised(cpu);
+	return cpu->next;
+}
+
+/* Consume events that do not match, as far as the call may. */
+enum reader_next __peek_cpu(struct reader *reader, u32 nr)
+{
+	struct reader_cpu *cpu = &reader->cpus[nr];
+
+	while (find_next(reader, nr) == READER_EVENT && !matches(reader, nr, &cpu->record)) {
+		cpu->next = READER_NONE;
+		if (reader_unfinished(reader))
+			return READER_NONE;
+		reader->passed_over++;
+		cpu->filtered++;
+		consume(cpu);
+		if (!in_batch(cpu))
+			return READER_NONE;
+	}
 	return cpu->next;
 }
 
@@ -216,6 +234,25 @@ u64 reader_unread(const struct reader *reader, u32 wanted)
 	for_each_cpu(reader, nr, wanted)
 		unread += cpu_unread(&reader->cpus[nr]);
 	return unread;
+}
+
+void reader_set_filters(struct reader *reader, struct filter_table filters)
+{
+	reader->filters = filters;
+	/* What has been found, and not been shown yet, is looked at again. */
+	for_each_cpu(reader, nr, READER_ALL_CPUS)
+		reader->cpus[nr].next = READER_NONE;
+}
+
+bool reader_ready(struct reader *reader, u32 wanted)
+{
+	bool ready = false;
+
+	reader->passed_over = 0;
+	reader_poll(reader);
+	for_each_cpu(reader, nr, wanted)
+		ready |= peek_cpu(reader, nr) != READER_NONE;
+	return ready || reader_unfinished(reader);
 }
 
 /* --- the rest ------------------------------------------------------------------------ */
@@ -260,6 +297,7 @@ void reader_stats(const struct reader *reader, u32 nr, struct reader_stats *stat
 		.unread = cpu_unread(cpu),
 		.lost = cpu->lost,
 		.skipped = cpu->skipped,
+		.filtered = cpu->filtered,
 		.broken_pages = cpu->broken_pages,
 		.pages_lost = READ_ONCE(cpu->meta->pages_lost),
 		.pages_touched = READ_ONCE(cpu->meta->pages_touched),

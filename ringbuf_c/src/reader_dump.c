@@ -137,6 +137,7 @@ static void begin_cpu(struct dump_cpu *cpu, const struct reader_cpu *from)
 void dump_begin(struct dump *dump, const struct reader *reader)
 {
 	dump->events = reader->events;
+	dump->filters = reader->filters;
 	for (u32 nr = 0; nr < dump->nr_cpus; nr++) {
 		struct dump_cpu *cpu = &dump->cpus[nr];
 
@@ -280,6 +281,7 @@ void dump_rewind(struct dump_cursor *cursor)
 		.nr_cpus = dump->nr_cpus,
 		.cpus = cursor->cpus,
 		.events = dump->events,
+		.filters = dump->filters,
 	};
 	cursor->carry.offset = 0;
 	cursor->carry.length = 0;
@@ -294,7 +296,7 @@ static u32 read_on(struct dump_cursor *cursor, char *out, u32 size)
 	while (done < size) {
 		length = text_of_batch(&cursor->reader, READER_ALL_CPUS, &cursor->carry,
 				       out + done, size - done);
-		if (!length)
+		if (!length && !reader_unfinished(&cursor->reader))
 			break;
 		done += length;
 	}

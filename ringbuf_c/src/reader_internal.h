@@ -76,6 +76,23 @@ static inline bool asks_nobody(const struct reader_cpu *cpu)
 	return cpu->heirs || cpu->dump;
 }
 
+/* Whether the event is to be shown. */
+static inline bool matches(const struct reader *reader, u32 nr, const struct rb_record *record)
+{
+	if (likely(record->id >= reader->filters.nr))
+		return true;
+	return filter_match(&reader->filters.filters[record->id], record->payload, record->length,
+			    nr);
+}
+
+static inline void consume(struct reader_cpu *cpu)
+{
+	cpu->offset = cpu->record.next;
+	cpu->time_stamp = cpu->record.time_stamp;
+	cpu->read++;
+	cpu->next = READER_NONE;
+}
+
 /* peek_cpu() when it has not been looked for yet. */
 enum reader_next __peek_cpu(struct reader *reader, u32 nr);
 
@@ -142,7 +159,8 @@ bool take_dumped_page(struct reader_cpu *cpu);
  * whose next event is the oldest is the first; ties go to the lowest number.
  *
  * Who has nothing when the turns begin, or when its turn ends, is out until they begin
- * again: the batch is that of the last poll.
+ * again: the batch is that of the last poll. But who may have something behind events that do
+ * not match ends the turns of all: what it has may be older than what the others have.
  */
 struct turns {
 	struct reader *reader;
@@ -201,17 +219,20 @@ static inline struct reader_turn turn_of_cpu(const struct reader *reader, u32 nr
 /* Put @turn where it belongs, at @slot or below. */
 void sift_down(const struct turns *turns, u32 slot, struct reader_turn turn);
 
+/* The CPU whose turn it was has nothing more to give. */
+void drop_out(struct turns *turns);
+
 /* The CPU whose turn it was has given something: look at what it has now. */
 static inline void end_turn(struct turns *turns)
 {
 	u32 nr = turn_of(turns);
 	struct reader_turn turn;
 
-	if (peek_cpu(turns->reader, nr) != READER_NONE)
-		turn = turn_of_cpu(turns->reader, nr);
-	else
-		turn = *slot_of(turns, --turns->nr);
-
+	if (unlikely(peek_cpu(turns->reader, nr) == READER_NONE)) {
+		drop_out(turns);
+		return;
+	}
+	turn = turn_of_cpu(turns->reader, nr);
 	if (turns->nr == 2 && before(*slot_of(turns, 1), turn)) {
 		/* two that take turns: the commonest of all, and all there is to do */
 		*slot_of(turns, 0) = *slot_of(turns, 1);

@@ -3,14 +3,6 @@
 #include "reader_internal.h"
 #include "render_line.h"
 
-static inline void consume(struct reader_cpu *cpu)
-{
-	cpu->offset = cpu->record.next;
-	cpu->time_stamp = cpu->record.time_stamp;
-	cpu->read++;
-	cpu->next = READER_NONE;
-}
-
 /* What a CPU has to say next: losses first, then the event or the broken page, if any. */
 static u32 render_next(struct reader *reader, u32 nr, char *out)
 {
@@ -64,8 +56,12 @@ static u32 text_by_carry(struct reader *reader, u32 nr, struct reader_carry *car
 	return take_carry(carry, (u8 *)out, size);
 }
 
-/* The event has been consumed: the next one of the same batch and page, if it is there. */
-static inline bool next_on_page(struct reader_cpu *cpu)
+/*
+ * The event has been consumed: the next one of the same batch and page, if it is there and
+ * matches.
+ */
+static __always_inline bool next_on_page(const struct reader *reader, struct reader_cpu *cpu,
+					 u32 nr, bool filter)
 {
 	struct rb_record *record = &cpu->record;
 
@@ -73,6 +69,8 @@ static inline bool next_on_page(struct reader_cpu *cpu)
 	if (!in_batch(cpu) ||
 	    rb_walk_next(reader_page(cpu)->data, cpu->commit, cpu->offset, cpu->time_stamp,
 			 record) != RB_WALK_EVENT)
+		return false;
+	if (filter && !matches(reader, nr, record))
 		return false;
 	cpu->next = READER_EVENT;
 	return true;
@@ -88,8 +86,10 @@ static inline bool plain(const struct reader_cpu *cpu)
  * The loops that all text goes through: turn after turn, and in each, events of one CPU as
  * long as they are on one page and not later than those of the others. Until there is
  * something else to say than an event, or no room. Returns bytes.
+ *
+ * @filter: a constant, so that who has no filters does not pay for them.
  */
-static u32 text_of_events(struct turns *turns, char *out, u32 size)
+static __always_inline u32 __text_of_events(struct turns *turns, char *out, u32 size, bool filter)
 {
 	struct reader *reader = turns->reader;
 	char *at = out, *end = out + size;
@@ -108,10 +108,21 @@ static u32 text_of_events(struct turns *turns, char *out, u32 size)
 			if (end - at < render_line_max(event))
 				return (u32)(at - out);
 			at += __render_line(at, &cpu->prefix, nr, &cpu->record, event);
-		} while (next_on_page(cpu) && cpu->record.time_stamp <= until);
+		} while (next_on_page(reader, cpu, nr, filter) && cpu->record.time_stamp <= until);
 		end_turn(turns);
 	}
 	return (u32)(at - out);
+}
+
+static __attribute__((noinline)) u32 text_of_matching(struct turns *turns, char *out, u32 size)
+{
+	return __text_of_events(turns, out, size, true);
+}
+
+static u32 text_of_events(struct turns *turns, char *out, u32 size)
+{
+	return unlikely(turns->reader->filters.nr) ? text_of_matching(turns, out, size) :
+						     __text_of_events(turns, out, size, false);
 }
 
 /* What is not plain, or has too little room. 0: none at all. */
@@ -134,6 +145,7 @@ u32 text_of_batch(struct reader *reader, u32 wanted, struct reader_carry *carry,
 	u32 done = take_carry(carry, (u8 *)out, size);
 	struct turns turns;
 
+	reader->passed_over = 0;
 	if (done == size)
 		return done;
 	turns = begin_turns(reader, wanted);

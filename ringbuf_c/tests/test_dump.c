@@ -178,11 +178,12 @@ static void test_merge(void **state)
 /* golden/pkvm-arm64/overrun.txt: a reader has read a little; the ring goes round and round. */
 static void test_overrun_while_a_page_is_held(void **state)
 {
-	struct test_remote *remote = remote_create(1, 4);
+	struct test_remote *remote;
 
 	(void)state;
 	if (test_spares())
 		skip(); /* more pages are held */
+	remote = remote_create(1, 4);
 	fill(remote, 0, 300);
 	consume_events(remote, 1, 10);
 	fill(remote, 0, 2700);
@@ -393,13 +394,14 @@ static void test_events_after_the_beginning_are_not_shown(void **state)
 
 static void test_consumed_events_are_shown_as_long_as_they_are_there(void **state)
 {
-	struct test_remote *remote = remote_create(1, 4);
+	struct test_remote *remote;
 	struct test_dump *dump;
 	char *end;
 
 	(void)state;
 	if (test_spares())
 		skip(); /* what is given back is overwritten in another order */
+	remote = remote_create(1, 4);
 	fill(remote, 0, 3 * PER_PAGE);
 	dump = dump_open(remote, 0);
 	drain_text(remote, 0, text);

@@ -49,7 +49,7 @@ static void write_events(u32 nr)
 		assert_true(ring_write_sized(ring, BIG_PAYLOAD, event_time(ring->serial + 1)));
 }
 
-static void consume(u32 size)
+static void consume_bytes(u32 size)
 {
 	static char consumed[TEXT_MAX];
 
@@ -61,9 +61,9 @@ static void step(void)
 {
 	if (steps++ != arrives_at)
 		return;
-	consume(arrival->consumed);
+	consume_bytes(arrival->consumed);
 	write_events(arrival->written);
-	consume(arrival->consumed_behind);
+	consume_bytes(arrival->consumed_behind);
 }
 
 /* What is in the ring when the dump begins. */
@@ -86,7 +86,7 @@ static void set_scene(const struct scene *scene)
 	arrives_at = NEVER;
 	may_consume = true;
 	write_events(scene->before);
-	consume(scene->consumed);
+	consume_bytes(scene->consumed);
 	write_events(scene->behind);
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * A hypervisor that writes garbage over all that it shares, at random and aimed, while
- * the host reads text and page images. Whatever comes, the reader stays within its
+ * the host reads text and page images, with filters and without. Whatever comes, the reader stays within its
  * pages and its output buffer (ASan looks), and returns.
  *
  * test_hostile [CALLS [SEED]]: the same seed gives the same garbage.
@@ -144,6 +144,19 @@ static struct reader reader = {
 };
 static struct reader_carry text_carry, raw_carry;
 
+/* Of either event: a bit of a field that the shorter records do not have. */
+static const struct filter_pred odd = {
+	.op = FILTER_AND, .size = 4, .offset = 4, .value = 1,
+	.if_true = FILTER_ACCEPT, .if_false = FILTER_REJECT,
+};
+static const struct filter filters[] = { { 0 }, { &odd, 1 }, { &odd, 1 } };
+
+static void change_filters(void)
+{
+	reader_set_filters(&reader, one_in(2) ? (struct filter_table){ 0 } :
+					(struct filter_table){ filters, 2 + below(2) });
+}
+
 static void set_up(void)
 {
 	for (u32 cpu = 0; cpu < NR_CPUS; cpu++) {
@@ -197,6 +210,8 @@ int main(int argc, char **argv)
 		bytes += read_once();
 		if (one_in(50))
 			reader_reset(&reader, below(NR_CPUS));
+		if (one_in(50))
+			change_filters();
 	}
 	for (u32 cpu = 0; cpu < NR_CPUS; cpu++)
 		free(memory[cpu]);

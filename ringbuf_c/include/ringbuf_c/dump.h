@@ -60,6 +60,7 @@ struct dump {
 	u32 nr_cpus;           /* as the reader has them */
 	struct dump_cpu *cpus; /* the caller's: one for each, with `index` set where it is wanted */
 	struct render_table events;
+	struct filter_table filters; /* as the reader had them when the dump began */
 	_Alignas(u64) u8 scratch[RB_PAGE_SIZE]; /* of dump_measure() */
 };
 

@@ -35,6 +35,7 @@
 #ifndef RINGBUF_C_READER_H
 #define RINGBUF_C_READER_H
 
+#include "filter.h"
 #include "hypercalls.h"
 #include "layout.h"
 #include "page_walk.h"
@@ -82,9 +83,16 @@ struct reader_cpu {
 	u64 unreported; /* of these: what no reader has been told yet */
 	u64 skipped; /* events promised and not found, on broken pages or not at all; */
 		     /* they count as read */
+	u64 filtered; /* events that no reader has been shown; they count as read */
 	u64 broken_pages;
-	bool gap;       /* a page was skipped, and no reader of images has been told yet */
+
+	/* when the hypervisor is gone; see reader_inherit() */
+	const u32 *heirs; /* pages to read after ours, oldest first; NULL: ask for swaps */
+	u64 heir_loss;    /* events between our page and the first of them */
+	u32 nr_heirs;
+
 	int swap_error; /* of the last swap: 0 or -errno */
+	bool gap;       /* a page was skipped, and no reader of images has been told yet */
 
 	enum reader_next next; /* what `record` holds; READER_NONE: look again */
 	struct rb_record record;
@@ -104,11 +112,6 @@ struct reader_cpu {
 	/* a reader of an index, without swaps; see dump.h */
 	struct dump_source *dump;
 
-	/* when the hypervisor is gone; see reader_inherit() */
-	const u32 *heirs; /* pages to read after ours, oldest first; NULL: ask for swaps */
-	u32 nr_heirs;
-	u64 heir_loss; /* events between our page and the first of them */
-
 	struct reader_turn turn; /* a place in the merge, not of this CPU: see turns.c */
 };
 
@@ -119,7 +122,15 @@ struct reader {
 	u32 nr_cpus;
 	struct reader_cpu *cpus;
 	struct render_table events;
+	struct filter_table filters; /* see reader_set_filters() */
+	u32 passed_over; /* events that did not match, since the call began */
 };
+
+/*
+ * So many events that do not match are passed over in one call. Then it ends, with what it
+ * has: see reader_unfinished().
+ */
+#define READER_MAX_PASSED_OVER (1U << 16)
 
 /* A line, or a page image. */
 #define READER_CARRY_MAX (RENDER_LINE_MAX > RB_PAGE_SIZE ? RENDER_LINE_MAX : RB_PAGE_SIZE)
@@ -135,6 +146,7 @@ struct reader_stats {
 	u64 entries, overrun, read, unread; /* as last polled */
 	u64 lost;         /* reported by swaps so far; overrun is ahead of it */
 	u64 skipped;      /* of read: unreadable, on broken pages */
+	u64 filtered;     /* of read: did not match the filter of their event */
 	u64 broken_pages;
 	u64 pages_lost, pages_touched;
 	u64 dropped; /* refused while tracing was on; 0 if the writer does not count them */
@@ -168,7 +180,8 @@ u64 reader_unread(const struct reader *reader, u32 cpu);
  * reader_text - consume events as lines, oldest first.
  * @cpu: one CPU, or READER_ALL_CPUS
  *
- * Polls once; the events known then are the batch that is merged. Ends lines in
+ * Polls once; the events known then are the batch that is merged. Those that their filter
+ * does not match are consumed and not shown. Ends lines in
  * the middle only where the first one is longer than @size; the rest is carried.
  * Return: bytes written; 0 when nothing is there.
  */
@@ -179,11 +192,36 @@ u32 reader_text(struct reader *reader, u32 cpu, struct reader_carry *carry, char
  *
  * As many pages as fit; with READER_ALL_CPUS, the page with the oldest first event
  * first. Image: time_stamp of its first event, `commit` with the flags of SPEC A.5,
- * whole events, zeros. Pages that are broken from their next event on are passed over, up
+ * whole events, zeros. Events that do not match are left out; where then 59 bits cannot say
+ * how much later the next one is, the image ends before it. Pages that are broken from their
+ * next event on are passed over, up
  * to 64 in one call. With @size below a page, the rest of the image is carried and
  * the following reads deliver it first. Return: bytes written; 0 when nothing is there.
  */
 u32 reader_raw(struct reader *reader, u32 cpu, struct reader_carry *carry, u8 *out, u32 size);
+
+/**
+ * reader_set_filters - from now on, pass over events that do not match.
+ * @filters: each one without predicates, or checked; must stay until they are set again
+ */
+void reader_set_filters(struct reader *reader, struct filter_table filters);
+
+/**
+ * reader_unfinished - the last call has ended early, because of events that do not match.
+ *
+ * Even if it has returned 0, there may be something: call again.
+ */
+static inline bool reader_unfinished(const struct reader *reader)
+{
+	return reader->passed_over >= READER_MAX_PASSED_OVER;
+}
+
+/**
+ * reader_ready - whether a call would give something now, or be unfinished.
+ *
+ * Polls, and consumes events that do not match, up to the first one that does.
+ */
+bool reader_ready(struct reader *reader, u32 cpu);
 
 /**
  * reader_inherit - the hypervisor of @cpu is gone: read what it has left without it.
