@@ -1,13 +1,17 @@
 /* What hyptracefs/fuse_hook.py sees of the hook. */
-struct fuse_hook_read {
+struct fuse_hook_request {
 	uint64_t id;
+	int32_t caller;
 	int flags;
 	bool interrupted;
+	uint64_t cache;
 };
 
-extern struct fuse_hook_read fuse_hook_read;
-extern int fuse_hook_writer;
+#define FUSE_HOOK_STREAM ...
+
+extern struct fuse_hook_request fuse_hook_request;
 bool fuse_hook_was_hit(void);
+bool fuse_hook_sets_streams(void);
 int fuse_hook_session_fd(void);
 
 extern "Python" void fuse_hook_interrupted(uint64_t id);

@@ -1,88 +1,115 @@
 /*
- * A hook into libfuse, for what pyfuse3 leaves out: interrupts of a read, the flags of
- * the open file at the time of the read, who writes, and releases that are not held back.
+ * A hook into libfuse, for what pyfuse3 leaves out: interrupts, the flags of the open file
+ * at the time of a read, whether it is for the page cache, open files that have no position,
+ * and releases that are not held back.
  *
- * This module exports fuse_session_new() and is loaded with RTLD_GLOBAL before
- * pyfuse3, whose call then lands here. We pass on its operations with .init,
- * .read and .write replaced; .read remembers the request and asks libfuse to tell us when the
- * kernel takes the request back. All of it runs in the thread of the event loop.
+ * This module exports fuse_session_new() and fuse_reply_open(), and is loaded with
+ * RTLD_GLOBAL before pyfuse3, whose calls then land here. We pass on its operations with
+ * .init and those that may wait replaced; these remember the request and ask libfuse to tell
+ * us when the kernel takes it back. All of it runs in the thread of the event loop.
  */
 #define FUSE_USE_VERSION 312
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
 #include <fuse_lowlevel.h>
+#include <linux/fuse.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
-struct fuse_hook_read {
+struct fuse_hook_request {
 	uint64_t id;      /* of the request, never repeated */
+	int32_t caller;   /* thread; 0 if it is in another pid namespace */
 	int flags;        /* of the open file, now: O_NONBLOCK may come and go */
 	bool interrupted; /* already */
+	uint64_t cache;   /* inode whose page cache asks, for a splice or sendfile; or 0 */
 };
 
-/* The read being dispatched. Its handler copies it before it first waits. */
-struct fuse_hook_read fuse_hook_read;
-/* The process of the write being dispatched. */
-int fuse_hook_writer;
+/* In a file handle: a stream. Reads of it are not kept apart by its position. */
+#define FUSE_HOOK_STREAM (1ULL << 63)
+
+/* The request being dispatched, if it may wait. Its handler copies it before it first waits. */
+struct fuse_hook_request fuse_hook_request;
 
 static void fuse_hook_interrupted(uint64_t id); /* Python's */
 
 static struct fuse_lowlevel_ops hooked_ops;
 static struct fuse_session *hooked_session;
 static void (*next_init)(void *, struct fuse_conn_info *);
+static void (*next_open)(fuse_req_t, fuse_ino_t, struct fuse_file_info *);
 static void (*next_read)(fuse_req_t, fuse_ino_t, size_t, off_t, struct fuse_file_info *);
-static void (*next_write)(fuse_req_t, fuse_ino_t, const char *, size_t, off_t,
-			  struct fuse_file_info *);
+static void (*next_write_buf)(fuse_req_t, fuse_ino_t, struct fuse_bufvec *, off_t,
+			      struct fuse_file_info *);
 
 /* libfuse calls this at once, from fuse_req_interrupt_func(), if it came that early. */
 static void on_interrupt(fuse_req_t req, void *id)
 {
 	(void)req;
-	if ((uintptr_t)id == fuse_hook_read.id)
-		fuse_hook_read.interrupted = true;
+	if ((uintptr_t)id == fuse_hook_request.id)
+		fuse_hook_request.interrupted = true;
 	fuse_hook_interrupted((uintptr_t)id);
+}
+
+static void remember(fuse_req_t req, const struct fuse_file_info *info, uint64_t cache)
+{
+	fuse_hook_request = (struct fuse_hook_request){
+		.id = fuse_hook_request.id + 1,
+		.caller = fuse_req_ctx(req)->pid,
+		.flags = info->flags,
+		.cache = cache,
+	};
+	fuse_req_interrupt_func(req, on_interrupt, (void *)(uintptr_t)fuse_hook_request.id);
 }
 
 static void hooked_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
 			struct fuse_file_info *info)
 {
-	fuse_hook_read.id++;
-	fuse_hook_read.flags = info->flags;
-	fuse_hook_read.interrupted = false;
-	fuse_req_interrupt_func(req, on_interrupt, (void *)(uintptr_t)fuse_hook_read.id);
+	/* The kernel says who reads, but for the page cache nobody does. */
+	remember(req, info, info->lock_owner ? 0 : ino);
 	next_read(req, ino, size, offset, info);
 }
 
-static void hooked_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size,
-			 off_t offset, struct fuse_file_info *info)
+static void hooked_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *info)
 {
-	fuse_hook_writer = fuse_req_ctx(req)->pid;
-	next_write(req, ino, data, size, offset, info);
+	remember(req, info, 0);
+	next_open(req, ino, info);
+}
+
+static void hooked_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *data,
+			     off_t offset, struct fuse_file_info *info)
+{
+	remember(req, info, 0);
+	next_write_buf(req, ino, data, offset, info);
 }
 
 /*
  * RELEASE is a background request: the kernel holds back all but 12 of those by default,
  * and lets later requests pass them. When many readers are killed at once, what is read
  * after that must show it: let none wait.
+ *
+ * Nothing is read ahead: what is read is consumed.
  */
 static void hooked_init(void *userdata, struct fuse_conn_info *conn)
 {
 	next_init(userdata, conn);
 	conn->max_background = UINT16_MAX;
 	conn->congestion_threshold = UINT16_MAX;
+	conn->max_readahead = 0;
 }
 
 /* The operations with ours put in; @op as it is if it is not what we know. */
 static const struct fuse_lowlevel_ops *hook(const struct fuse_lowlevel_ops *op, size_t size)
 {
-	if (size > sizeof(hooked_ops) || !op->read || !op->write || !op->init)
+	if (size > sizeof(hooked_ops) || !op->init || !op->open || !op->read || !op->write_buf)
 		return op;
 	memcpy(&hooked_ops, op, size);
+	next_open = op->open;
+	hooked_ops.open = hooked_open;
 	next_read = op->read;
 	hooked_ops.read = hooked_read;
-	next_write = op->write;
-	hooked_ops.write = hooked_write;
+	next_write_buf = op->write_buf;
+	hooked_ops.write_buf = hooked_write_buf;
 	next_init = op->init;
 	hooked_ops.init = hooked_init;
 	return &hooked_ops;
@@ -119,6 +146,37 @@ fuse_session_new_versioned(struct fuse_args *args, const struct fuse_lowlevel_op
 
 	hooked_session = next ? next(args, hook(op, size), size, version, userdata) : NULL;
 	return hooked_session;
+}
+
+/*
+ * libfuse has no way to say that a file is a stream. Without it the kernel lets one at a time
+ * read a shared file, and who waits behind a reader that waits cannot be killed.
+ */
+static int reply_stream(fuse_req_t req, const struct fuse_file_info *info)
+{
+	/* Not seekable for kernels that know no streams. */
+	const struct fuse_open_out out = {
+		.fh = info->fh,
+		.open_flags = FOPEN_DIRECT_IO | FOPEN_NONSEEKABLE | FOPEN_STREAM,
+	};
+
+	return fuse_reply_buf(req, (const char *)&out, sizeof(out));
+}
+
+EXPORTED int fuse_reply_open(fuse_req_t req, const struct fuse_file_info *info)
+{
+	int (*next)(fuse_req_t, const struct fuse_file_info *) =
+		dlsym(RTLD_NEXT, "fuse_reply_open");
+
+	if (info->fh & FUSE_HOOK_STREAM)
+		return reply_stream(req, info);
+	return next ? next(req, info) : -ENOSYS;
+}
+
+/* Whether a call of fuse_reply_open() from another module lands here. */
+static bool fuse_hook_sets_streams(void)
+{
+	return dlsym(RTLD_DEFAULT, "fuse_reply_open") == (void *)fuse_reply_open;
 }
 
 static bool fuse_hook_was_hit(void)

@@ -17,7 +17,7 @@ from typing import Protocol, TypeAlias
 from hyptracefs.events import Event
 from hyptracefs.kstrto import kstrtoull
 from hyptracefs.remote import Reader, Remote
-from hyptracefs.ring_buffer import ALL_CPUS
+from hyptracefs.ring_buffer import ALL_CPUS, PAGE_SIZE
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,24 @@ class Place:
 
 
 class OpenFile:
-    """An open file that can do nothing yet. read() may wait; the others do not."""
+    """An open file that can do nothing yet. read() may wait for ever; the others do not.
+
+    What waits may be cancelled, as long as nothing has been done that can be seen.
+    """
 
     seekable = True
+    stream = False  # it has no position: each reads for itself what comes next, offset 0
 
     async def read(self, size: int, offset: int, nonblock: bool) -> bytes | memoryview:
         """Give up to `size` bytes; empty at the end. A view is valid until the next read."""
         raise OSError(errno.EINVAL, "this file cannot be read")
+
+    async def read_cached(self, size: int, offset: int) -> bytes:
+        """Give up to `size` bytes at `offset` to the page cache: for splice or sendfile.
+
+        Never waits: who asks cannot be interrupted. Less than `size` is the end of the file.
+        """
+        return bytes(await self.read(size, offset, nonblock=True))
 
     async def write(self, data: bytes, caller: int) -> None:
         """Take `data`, of process `caller`, as a whole; where it is written does not matter."""
@@ -61,10 +72,10 @@ class Kind(Protocol):
     """A kind of file."""
 
     async def length(self, place: Place) -> int:
-        """st_size. 0 for streams, whose length nobody knows."""
+        """st_size. At 0 a splice ends and asks nobody: more for what has no length."""
 
     async def open(self, place: Place, flags: int, caller: int) -> OpenFile:
-        """Open for process `caller`, with the `flags` that it gave."""
+        """Open for process `caller`, with the `flags` that it gave. May be cancelled likewise."""
 
 
 def _writable(flags: int) -> bool:
@@ -115,32 +126,54 @@ class _OpenControl(OpenFile):
 # --- streams -------------------------------------------------------------------------------
 
 
+# st_size of pipes. A splice ends there, and where it ends nobody is asked for more.
+_ENDLESS = 1 << 62
+
+
 @dataclass(frozen=True)
 class Pipe:
-    """Events, consumed: as text, or as page images."""
-
-    read: Callable[[Reader, int], memoryview]
+    """Events as text, consumed."""
 
     async def length(self, place: Place) -> int:
-        return 0
+        """More than nothing, so that a splice asks, and is refused."""
+        return PAGE_SIZE
 
     async def open(self, place: Place, flags: int, caller: int) -> OpenFile:
-        return _OpenPipe(self, await place.remote.open_reader(place.cpu))
+        return _OpenPipe(await place.remote.open_reader(place.cpu))
+
+
+@dataclass(frozen=True)
+class RawPipe:
+    """Events as page images, consumed."""
+
+    async def length(self, place: Place) -> int:
+        return _ENDLESS
+
+    async def open(self, place: Place, flags: int, caller: int) -> OpenFile:
+        return _OpenRawPipe(await place.remote.open_reader(place.cpu))
 
 
 class _OpenPipe(OpenFile):
     seekable = False
+    stream = True
 
-    def __init__(self, kind: Pipe, reader: Reader) -> None:
-        self._kind = kind
+    def __init__(self, reader: Reader) -> None:
         self._reader = reader
 
+    def _take(self, size: int) -> memoryview:
+        return self._reader.try_read_text(size)
+
     async def read(self, size: int, offset: int, nonblock: bool) -> memoryview:
-        while not (data := self._kind.read(self._reader, size)):
+        while not (data := self._take(size)):
             if nonblock and not self._reader.unfinished:
                 raise BlockingIOError(errno.EAGAIN, "no events")
             await self._reader.wait()
         return data
+
+    async def read_cached(self, size: int, offset: int) -> bytes:
+        # The page cache takes whole pages, or it believes that the file ends. Text does not come
+        # in pages. In the kernel it is EINVAL, too, and tools fall back to read.
+        raise OSError(errno.EINVAL, "text cannot be spliced: read it")
 
     def poll(self, tell: Callable[[], None] | None) -> int:
         if self._reader.readable():
@@ -153,8 +186,49 @@ class _OpenPipe(OpenFile):
         self._reader.close()
 
 
-TRACE_PIPE = Pipe(Reader.try_read_text)
-TRACE_PIPE_RAW = Pipe(Reader.try_read_raw)
+# Pages that a sendfile takes at once (those of a pipe). It steps back over what it could not
+# pass on, and may find that the kernel has dropped it from the page cache meanwhile.
+_STEPS_BACK = 16
+
+
+class _OpenRawPipe(_OpenPipe):
+    def __init__(self, reader: Reader) -> None:
+        super().__init__(reader)
+        self._given = 0  # bytes by read()
+        self._spliced: dict[int, bytes] = {}  # the last pages, by where the splice asked
+
+    def _take(self, size: int) -> memoryview:
+        data = self._reader.try_read_raw(size)
+        self._given += len(data)
+        return data
+
+    async def read_cached(self, size: int, offset: int) -> bytes:
+        """The next page for an `offset` that was never asked for; the same for the same one.
+
+        Raises OSError EAGAIN when there is none, EINVAL after read() of part of a page, EIO
+        for an offset of long ago.
+        """
+        if size != PAGE_SIZE:
+            raise BlockingIOError(errno.EAGAIN, "what is consumed is not read ahead")
+        if offset not in self._spliced:
+            self._spliced[offset] = self._next_page(offset)
+        return self._spliced[offset]
+
+    def _next_page(self, offset: int) -> bytes:
+        if offset < max(self._spliced, default=0):
+            raise OSError(errno.EIO, f"the page spliced at {offset} is gone")
+        if self._given % PAGE_SIZE:
+            raise OSError(errno.EINVAL, "after read of part of a page: read the rest")
+        page = bytes(self._reader.try_read_raw(PAGE_SIZE))
+        if not page:
+            raise BlockingIOError(errno.EAGAIN, "no events")
+        if len(self._spliced) == _STEPS_BACK:
+            del self._spliced[min(self._spliced)]
+        return page
+
+
+TRACE_PIPE = Pipe()
+TRACE_PIPE_RAW = RawPipe()
 
 
 # --- trace -------------------------------------------------------------------------------

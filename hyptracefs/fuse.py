@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import logging
@@ -10,8 +11,10 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeAlias, TypeVar, cast
 
-from hyptracefs.files import OpenFile
-from hyptracefs.fuse_hook import Requests, pyfuse3
+import trio
+
+from hyptracefs.files import OpenFile, RawPipe
+from hyptracefs.fuse_hook import STREAM, Requests, pyfuse3
 from hyptracefs.tree import Node, Tree
 
 log = logging.getLogger(__name__)
@@ -22,7 +25,12 @@ _T = TypeVar("_T")
 _Handler: TypeAlias = "Callable[Concatenate[TraceOperations, _P], Coroutine[Any, Any, _T]]"
 
 _BLOCK_SIZE = 4096
+_STAT_BLOCK = 512  # of st_blocks
 _NAME_MAX = 255
+
+# Bits of an inode number that tell the nodes apart; see TraceOperations.lookup().
+_NODE_BITS = 32
+_NODE_MASK = (1 << _NODE_BITS) - 1
 
 
 def _guarded(
@@ -67,6 +75,21 @@ class Owner(NamedTuple):
     gid: int
 
 
+def _interrupted() -> OSError:
+    return InterruptedError(errno.EINTR, "interrupted")
+
+
+async def _drop_cache(inode: int) -> None:
+    """Nobody will ask for these pages again, and the kernel would keep them all the same.
+
+    In a thread: the kernel waits for pages that it has asked us for. To its end: the session
+    must outlive it.
+    """
+    drop = functools.partial(pyfuse3.invalidate_inode, pyfuse3.InodeT(inode))
+    with contextlib.suppress(OSError, RuntimeError):  # forgotten already; no thread to be had
+        await trio.to_thread.run_sync(drop)
+
+
 class TraceOperations(pyfuse3.Operations):
     """Handlers of FUSE requests on `tree`, whose files are `owner`'s (None: ours).
 
@@ -91,6 +114,8 @@ class TraceOperations(pyfuse3.Operations):
         self._ready = ready
         self._files: dict[int, OpenFile] = {}
         self._next_handle = 1
+        self._lookups = 0
+        self._cached: dict[int, int] = {}  # inodes by the handles that were spliced from
         self._mounted_ns = time.time_ns()
 
     def init(self) -> None:
@@ -107,11 +132,16 @@ class TraceOperations(pyfuse3.Operations):
         entry.st_uid = self._owner.uid
         entry.st_gid = self._owner.gid
         entry.st_blksize = _BLOCK_SIZE
+        # No fewer than its length takes: cp would look for holes, where it cannot seek.
+        entry.st_blocks = -(-entry.st_size // _STAT_BLOCK)
         entry.st_atime_ns = entry.st_mtime_ns = entry.st_ctime_ns = self._mounted_ns
         # Lengths change with every write: nothing is to be remembered.
         entry.attr_timeout = 0
         entry.entry_timeout = 0
         return entry
+
+    def _node(self, inode: int) -> Node:
+        return self._tree.node(inode & _NODE_MASK)
 
     def _child(self, parent: Node, name: bytes) -> Node:
         if name == b".":
@@ -132,7 +162,15 @@ class TraceOperations(pyfuse3.Operations):
         name: pyfuse3.FileNameT,
         ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
-        return await self._attributes(self._child(self._tree.node(parent_inode), name))
+        node = self._child(self._node(parent_inode), name)
+        entry = await self._attributes(node)
+        if node.file is not None and isinstance(node.file.kind, RawPipe):
+            # The kernel keeps what is spliced by inode, and would give the pages of one reader
+            # to the next: a new inode for each, with the number of the node in its low bits.
+            # What stat shows is getattr's.
+            self._lookups += 1
+            entry.st_ino = pyfuse3.InodeT(self._lookups << _NODE_BITS | node.inode)
+        return entry
 
     @_guarded
     async def getattr(
@@ -140,7 +178,7 @@ class TraceOperations(pyfuse3.Operations):
         inode: pyfuse3.InodeT,
         ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
-        return await self._attributes(self._tree.node(inode))
+        return await self._attributes(self._node(inode))
 
     @_guarded
     async def setattr(
@@ -154,7 +192,7 @@ class TraceOperations(pyfuse3.Operations):
         if fields.update_mode or fields.update_uid or fields.update_gid:
             raise PermissionError(errno.EPERM, "modes and owners are fixed")
         # Truncation and times: accepted, without effect.
-        return await self._attributes(self._tree.node(inode))
+        return await self._attributes(self._node(inode))
 
     @_guarded
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
@@ -190,11 +228,15 @@ class TraceOperations(pyfuse3.Operations):
     async def open(
         self, inode: pyfuse3.InodeT, flags: pyfuse3.FlagT, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.FileInfo:
-        node = self._tree.node(inode)
+        node = self._node(inode)
         if node.file is None:
             raise IsADirectoryError(errno.EISDIR, f"{node.path}: is a directory")
-        file = await node.file.open(flags, ctx.pid)
-        handle = pyfuse3.FileHandleT(self._next_handle)
+        with self._requests.killable():
+            return self._opened(await node.file.open(flags, ctx.pid))
+        raise _interrupted()
+
+    def _opened(self, file: OpenFile) -> pyfuse3.FileInfo:
+        handle = pyfuse3.FileHandleT(self._next_handle | (STREAM if file.stream else 0))
         self._next_handle += 1
         self._files[handle] = file
         return pyfuse3.FileInfo(
@@ -203,16 +245,22 @@ class TraceOperations(pyfuse3.Operations):
 
     @_guarded
     async def read(self, fh: pyfuse3.FileHandleT, off: int, size: int) -> bytes:
+        if inode := self._requests.for_page_cache():
+            self._cached[fh] = inode
+            return await self._files[fh].read_cached(size, off)
         nonblock = self._requests.nonblocking()
         with self._requests.interruptible():
             # pyfuse3 takes any buffer, and does not copy it.
             return cast("bytes", await self._files[fh].read(size, off, nonblock))
-        raise InterruptedError(errno.EINTR, "interrupted")
+        raise _interrupted()
 
     @_guarded
     async def write(self, fh: pyfuse3.FileHandleT, off: int, buf: bytes) -> int:
-        await self._files[fh].write(buf, self._requests.writer())
-        return len(buf)
+        writer = self._requests.writer()
+        with self._requests.killable():
+            await self._files[fh].write(buf, writer)
+            return len(buf)
+        raise _interrupted()
 
     @_guarded
     async def poll(
@@ -233,6 +281,8 @@ class TraceOperations(pyfuse3.Operations):
     async def release(self, fh: pyfuse3.FileHandleT) -> None:
         # No await before this: what is read after `kill; wait` must show it.
         self._files.pop(fh).release()
+        if inode := self._cached.pop(fh, 0):
+            await _drop_cache(inode)
 
     # --- what nobody may do -------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Interrupted reads: what pyfuse3 does not pass on, through a hook into libfuse.
+"""Interrupts, splices, streams: what pyfuse3 lacks, through a hook into libfuse.
 
 The order of imports matters: the hook's module must be there, for all to see, before
 pyfuse3 looks for libfuse's functions. So import pyfuse3 from here, and nowhere else.
@@ -6,10 +6,14 @@ pyfuse3 looks for libfuse's functions. So import pyfuse3 from here, and nowhere 
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import Protocol
 
@@ -30,17 +34,54 @@ _hook = _import_hook()
 
 import pyfuse3  # noqa: E402
 
-__all__ = ["FuseHook", "Requests", "pyfuse3"]
+__all__ = ["STREAM", "FuseHook", "Requests", "pyfuse3"]
 
-_scopes: dict[int, trio.CancelScope] = {}
+log = logging.getLogger(__name__)
+
+# To be set in the handle of an open file that has no position (FOPEN_STREAM).
+STREAM: int = _hook.lib.FUSE_HOOK_STREAM
+
+# What to do when a request is interrupted, for those that wait.
+_interrupted: dict[int, Callable[[], None]] = {}
 
 
 @_hook.ffi.def_extern()  # type: ignore[untyped-decorator]
 def fuse_hook_interrupted(request: int) -> None:
     """Libfuse's word that the kernel wants `request` back. In the event loop's thread."""
-    scope = _scopes.get(request)
-    if scope is not None:
-        scope.cancel()
+    _interrupted.get(request, lambda: None)()
+
+
+def _is_dying(thread: int) -> bool:
+    """Whether a signal ends `thread`, rather than being handled (proc(5): SigPnd in status).
+
+    To end it, the kernel gives it SIGKILL besides. False for a thread that we cannot see.
+    """
+    try:
+        status = Path(f"/proc/{thread}/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    _, _, pending = status.partition("\nSigPnd:\t")
+    return bool(int(pending[:16], 16) & 1 << (signal.SIGKILL - 1))
+
+
+@contextmanager
+def _cancelled_by(holds: Callable[[], bool]) -> Iterator[trio.CancelScope]:
+    """Cancels what is inside when the request is interrupted and it `holds` then."""
+    request = _hook.lib.fuse_hook_request
+    with trio.CancelScope() as scope:
+
+        def interrupted() -> None:
+            if holds():
+                scope.cancel()
+
+        number = request.id
+        if request.interrupted:
+            interrupted()
+        _interrupted[number] = interrupted
+        try:
+            yield scope
+        finally:
+            del _interrupted[number]
 
 
 class Requests(Protocol):
@@ -49,8 +90,14 @@ class Requests(Protocol):
     def nonblocking(self) -> bool:
         """Whether the open file has O_NONBLOCK now. To be asked before the first await."""
 
+    def for_page_cache(self) -> int:
+        """Inode whose page cache asks: a splice, a sendfile; 0: a read. To be asked likewise."""
+
     def interruptible(self) -> AbstractContextManager[trio.CancelScope]:
-        """Cancels what is inside when the request is interrupted. Enter before awaiting."""
+        """Cancels what is inside when a signal comes. Enter before awaiting."""
+
+    def killable(self) -> AbstractContextManager[trio.CancelScope]:
+        """Cancels what is inside when a signal ends the caller. Enter before awaiting."""
 
     def writer(self) -> int:
         """The process that writes. To be asked before the first await."""
@@ -67,6 +114,11 @@ class FuseHook:
                 "the hook into libfuse is not in place, so readers could not be interrupted: "
                 "this libfuse or pyfuse3 is not supported"
             )
+        if not _hook.lib.fuse_hook_sets_streams():
+            log.warning(
+                "the hook into libfuse sees no open files: of two processes that share one open "
+                "pipe file, the second to read cannot be killed while the first one waits"
+            )
 
     @staticmethod
     def session_fd() -> int:
@@ -77,24 +129,26 @@ class FuseHook:
     @staticmethod
     def nonblocking() -> bool:
         """See Requests."""
-        return bool(_hook.lib.fuse_hook_read.flags & os.O_NONBLOCK)
+        return bool(_hook.lib.fuse_hook_request.flags & os.O_NONBLOCK)
 
     @staticmethod
-    @contextmanager
-    def interruptible() -> Iterator[trio.CancelScope]:
+    def for_page_cache() -> int:
         """See Requests."""
-        request = _hook.lib.fuse_hook_read.id
-        with trio.CancelScope() as scope:
-            if _hook.lib.fuse_hook_read.interrupted:
-                scope.cancel()
-            _scopes[request] = scope
-            try:
-                yield scope
-            finally:
-                del _scopes[request]
+        inode: int = _hook.lib.fuse_hook_request.cache
+        return inode
+
+    @staticmethod
+    def interruptible() -> AbstractContextManager[trio.CancelScope]:
+        """See Requests."""
+        return _cancelled_by(lambda: True)
+
+    @staticmethod
+    def killable() -> AbstractContextManager[trio.CancelScope]:
+        """See Requests."""
+        return _cancelled_by(functools.partial(_is_dying, _hook.lib.fuse_hook_request.caller))
 
     @staticmethod
     def writer() -> int:
         """See Requests."""
-        process: int = _hook.lib.fuse_hook_writer
-        return process
+        thread: int = _hook.lib.fuse_hook_request.caller
+        return thread

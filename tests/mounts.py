@@ -75,14 +75,24 @@ def until(holds: object, what: str) -> None:
         time.sleep(0.001)
 
 
-_SYS_READ = {"x86_64": "0", "aarch64": "63"}[platform.machine()]
+_SYS_READ, _SYS_WRITE = {"x86_64": ("0", "1"), "aarch64": ("63", "64")}[platform.machine()]
+
+
+def _blocks_in(pid: int, call: str) -> bool:
+    """Whether a process waits for a FUSE server to answer its system call (see proc(5))."""
+    waits = Path(f"/proc/{pid}/wchan").read_text(encoding="ascii") == "request_wait_answer"
+    calls = Path(f"/proc/{pid}/syscall").read_text(encoding="ascii")
+    return waits and calls.split()[0] == call
 
 
 def blocks_in_read(pid: int) -> bool:
-    """Whether a process waits for a FUSE server to answer its read(2) (see proc(5))."""
-    waits = Path(f"/proc/{pid}/wchan").read_text(encoding="ascii") == "request_wait_answer"
-    call = Path(f"/proc/{pid}/syscall").read_text(encoding="ascii")
-    return waits and call.split()[0] == _SYS_READ
+    """Whether a process waits for its read(2)."""
+    return _blocks_in(pid, _SYS_READ)
+
+
+def blocks_in_write(pid: int) -> bool:
+    """Whether a process waits for its write(2)."""
+    return _blocks_in(pid, _SYS_WRITE)
 
 
 class Mount:

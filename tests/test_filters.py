@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypervisor_model import EventInfo, FieldInfo, SymbolTable
 from hyptracefs import filter_files
 from hyptracefs.events import Event, compile_events
-from hyptracefs.files import TRACE_PIPE, Pipe, Place, _OpenPipe
+from hyptracefs.files import TRACE_PIPE, Place, _OpenPipe
 from hyptracefs.filters import MAX_EXPRESSION, ErrorLog, FilterError, Filters, parse_filter
 from hyptracefs.remote import Reader, Remote
 from hyptracefs.ring_buffer import FilterTable
@@ -525,7 +525,7 @@ async def test_a_read_that_is_not_finished_goes_on(remote: Remote, nonblock: boo
 
     await remote.start_tracing()
     reader = Many(remote, 0)
-    file = _OpenPipe(Pipe(lambda reader, size: reader.try_read_text(size)), reader)
+    file = _OpenPipe(reader)
     assert bytes(await file.read(100, 0, nonblock)) == b"line\n"
 
 

@@ -6,7 +6,7 @@ import errno
 import logging
 import os
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import SimpleNamespace
 from typing import cast
 
@@ -16,7 +16,7 @@ import trio.testing
 
 from hyptracefs import controls
 from hyptracefs.fuse import TraceOperations
-from hyptracefs.fuse_hook import pyfuse3
+from hyptracefs.fuse_hook import STREAM, pyfuse3
 from hyptracefs.remote import Remote
 from hyptracefs.tree import ROOT_INODE, Tree
 from tests.support import parse_lines, selftests, start_with, texts, write_ids
@@ -32,7 +32,9 @@ class _Requests:
 
     def __init__(self) -> None:
         self.nonblock = False
+        self.cache = 0
         self.scopes: list[trio.CancelScope] = []  # of the reads that have begun
+        self.killables: list[trio.CancelScope] = []  # of the other requests that have
 
     def writer(self) -> int:
         return os.getpid()
@@ -40,11 +42,16 @@ class _Requests:
     def nonblocking(self) -> bool:
         return self.nonblock
 
-    @contextmanager
-    def interruptible(self) -> Iterator[trio.CancelScope]:
-        with trio.CancelScope() as scope:
-            self.scopes.append(scope)
-            yield scope
+    def for_page_cache(self) -> int:
+        return self.cache
+
+    def interruptible(self) -> AbstractContextManager[trio.CancelScope]:
+        self.scopes.append(trio.CancelScope())
+        return self.scopes[-1]
+
+    def killable(self) -> AbstractContextManager[trio.CancelScope]:
+        self.killables.append(trio.CancelScope())
+        return self.killables[-1]
 
 
 @pytest.fixture
@@ -300,6 +307,126 @@ async def test_interrupt_of_one_read_leaves_the_others_blocked(
         assert remote.statistics().waiting == 1
         write_ids(remote, [7])
     assert texts(parse_lines(answers[1])) == ["selftest id=7"]
+
+
+async def test_killed_write_of_tracing_on_leaves_it_off(
+    operations: TraceOperations, tree: Tree, requests: _Requests, remote: Remote
+) -> None:
+    handle = (await _open(operations, tree, "tracing_on")).fh
+
+    async def write() -> None:
+        with _refused(errno.EINTR):
+            await operations.write(handle, 0, b"1")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(write)
+        await trio.testing.wait_all_tasks_blocked()
+        requests.killables[-1].cancel()
+    assert not remote.tracing_on
+    assert not remote.loaded
+    assert await operations.write(handle, 0, b"1") == 1
+    assert remote.tracing_on
+
+
+async def test_killed_open_leaves_no_reader(
+    operations: TraceOperations, tree: Tree, requests: _Requests, remote: Remote
+) -> None:
+    async def open_pipe() -> None:
+        with _refused(errno.EINTR):
+            await _open(operations, tree, "trace_pipe")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(remote.start_tracing)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(open_pipe)  # waits for the transition to end
+        await trio.testing.wait_all_tasks_blocked()
+        requests.killables[-1].cancel()
+    statistics = remote.statistics()
+    assert (statistics.tracing_on, statistics.readers) == (True, 0)
+
+
+# --- for the page cache ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cached(requests: _Requests) -> None:
+    """Reads come from the page cache of an inode."""
+    requests.cache = 18
+
+
+@pytest.mark.usefixtures("cached")
+async def test_page_of_an_offset_is_always_the_same(
+    operations: TraceOperations, tree: Tree, remote: Remote
+) -> None:
+    await start_with(remote, "selftest", size_kb=256)
+    write_ids(remote, range(20 * 170))
+    handle = (await _open(operations, tree, "per_cpu/cpu0/trace_pipe_raw")).fh
+
+    async def read(page: int) -> bytes:
+        return bytes(await operations.read(handle, page * 4096, 4096))
+
+    pages = [await read(page) for page in range(20)]
+    assert len(set(pages)) == 20
+    # A sendfile steps back at most over as much as a pipe holds: 16 pages.
+    assert [await read(page) for page in range(4, 20)] == pages[4:]
+    with _refused(errno.EIO):
+        await read(3)
+    with _refused(errno.EAGAIN):
+        await read(20)
+
+
+@pytest.mark.usefixtures("cached")
+async def test_pages_are_not_read_ahead(
+    operations: TraceOperations, tree: Tree, remote: Remote
+) -> None:
+    await start_with(remote, "selftest", size_kb=256)
+    write_ids(remote, range(20 * 170))
+    handle = (await _open(operations, tree, "per_cpu/cpu0/trace_pipe_raw")).fh
+    with _refused(errno.EAGAIN):
+        await operations.read(handle, 0, 2 * 4096)
+    assert remote.statistics().cpus[0].read == 0
+
+
+@pytest.mark.usefixtures("cached")
+async def test_control_file_can_be_spliced_and_a_text_pipe_cannot(
+    operations: TraceOperations, tree: Tree
+) -> None:
+    control = (await _open(operations, tree, "buffer_size_kb")).fh
+    assert bytes(await operations.read(control, 0, 4096)) == b"7 (unloaded)\n"
+    pipe = (await _open(operations, tree, "trace_pipe")).fh
+    with _refused(errno.EINVAL):
+        await operations.read(pipe, 0, 4096)
+    for handle in (control, pipe):
+        await operations.release(handle)
+
+
+async def test_released_file_leaves_nothing_in_the_page_cache(
+    operations: TraceOperations, tree: Tree, requests: _Requests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropped: list[int] = []
+    monkeypatch.setattr(pyfuse3, "invalidate_inode", dropped.append)
+    for inode in (0, 18, 19):
+        requests.cache = inode
+        handle = (await _open(operations, tree, "buffer_size_kb")).fh
+        await operations.read(handle, 0, 4096)
+        await operations.release(handle)
+    assert dropped == [18, 19]
+
+
+async def test_each_lookup_of_a_raw_pipe_gives_another_inode_of_the_same_node(
+    operations: TraceOperations, tree: Tree
+) -> None:
+    node = tree.find("hypervisor/trace_pipe_raw")
+    inodes = [
+        (await operations.lookup(_inode(tree, "hypervisor"), _name(node.name), _CONTEXT)).st_ino
+        for _ in range(3)
+    ]
+    assert len({*inodes, node.inode}) == 4
+    for inode in inodes:
+        assert (await operations.getattr(inode, _CONTEXT)).st_ino == node.inode
+        info = await operations.open(inode, pyfuse3.FlagT(os.O_RDONLY), _CONTEXT)
+        assert info.fh & STREAM
+        await operations.release(info.fh)
 
 
 # --- what nobody may do, and bugs --------------------------------------------------------------

@@ -206,14 +206,14 @@ def test_path_that_is_not_there_is_a_key_error(tree: Tree, path: str) -> None:
         ("events/hypervisor/hyp_enter/id", 2),
         ("events/hypervisor/selftest/enable", 2),
         ("trace", 0),
-        ("trace_pipe", 0),
-        ("trace_pipe_raw", 0),
+        ("trace_pipe", 4096),
+        ("trace_pipe_raw", 2**62),
         ("selftest_event", 0),
         ("set_event", 0),
         ("per_cpu", 0),
     ],
 )
-async def test_size_is_the_length_of_the_text_and_0_for_streams(
+async def test_size_is_the_length_of_the_text_and_for_pipes_enough_to_be_asked_for(
     tree: Tree, path: str, size: int
 ) -> None:
     assert await tree.find(f"hypervisor/{path}").size() == size
