@@ -143,7 +143,6 @@ def test_pages(user: User, instance: str, how: str) -> None:
     assert 0 < len(events) < 500  # of 7 KiB
 
 
-@pytest.mark.xfail(reason="splice from trace_pipe_raw gives nothing", strict=True)
 def test_pages_are_spliced(user: User) -> None:
     pages, said = user.raw("write", "top", "300")
     assert said == f"spliced: {len(pages)}\n"
@@ -151,7 +150,9 @@ def test_pages_are_spliced(user: User) -> None:
 
 
 @EACH
-@pytest.mark.xfail(reason="splice from trace_pipe gives nothing", strict=True)
+@pytest.mark.xfail(
+    reason="splice from trace_pipe is EINVAL, and libtracefs knows no other way", strict=True
+)
 def test_trace_pipe_stream(user: User, instance: str) -> None:
     text, _ = user.raw("stream", instance, "50")
     assert text.count(b": selftest id=") == 50

@@ -170,10 +170,7 @@ def waits_for(*files: str) -> pytest.MarkDecorator:
     return pytest.mark.xfail(bool(missing), reason=f"not there yet: {missing}", strict=True)
 
 
-needs_filters = waits_for("events/{remote}/filter", "events/{remote}/{event}/filter")
 needs_stats = waits_for("per_cpu/cpu{cpu}/stats")
-needs_error_log = waits_for("error_log")
-needs_splice = pytest.mark.xfail(reason="splice from trace_pipe_raw gives nothing", strict=True)
 needs_dump = pytest.mark.xfail(reason="trace cannot be read yet", strict=True)
 
 
@@ -243,7 +240,6 @@ def test_check_events(idle: TraceCmd) -> None:
 # --- switching, and looking ---------------------------------------------------------------
 
 
-@needs_filters
 def test_start_stat_stop_restart(idle: TraceCmd) -> None:
     assert "All disabled" in idle("stat").stdout
     idle("start", "-e", "hypervisor", "-b", "64")
@@ -260,7 +256,6 @@ def test_start_stat_stop_restart(idle: TraceCmd) -> None:
     assert idle.read("tracing_on") == "1\n"
 
 
-@needs_filters
 def test_start_one_event(idle: TraceCmd) -> None:
     idle("start", "-e", "hypervisor:hyp_enter", "-e", "hyp_exit")
     assert idle.read("set_event").split() == ["hypervisor:hyp_enter", "hypervisor:hyp_exit"]
@@ -268,20 +263,17 @@ def test_start_one_event(idle: TraceCmd) -> None:
     assert "Individual enabled events:" in text or "hyp_enter" in text
 
 
-@needs_filters
 def test_start_with_a_clock(idle: TraceCmd) -> None:
     idle("start", "-e", "hypervisor", "-C", "boot")
     assert idle.read("trace_clock") == "local mono [boot]\n"
 
 
-@needs_filters
 def test_set(idle: TraceCmd) -> None:
     idle("set", "-e", "hypervisor:selftest")
     assert idle.read("events/hypervisor/selftest/enable") == "1\n"
     assert idle.read("tracing_on") == "0\n"
 
 
-@needs_filters
 def test_set_runs_a_command(idle: TraceCmd) -> None:
     idle("start", "-e", "selftest")
     idle("set", "sh", "-c", emission(3))
@@ -289,7 +281,6 @@ def test_set_runs_a_command(idle: TraceCmd) -> None:
     assert read_pipe(idle).count("selftest") == 3
 
 
-@needs_filters
 def test_reset_switches_all_off(idle: TraceCmd) -> None:
     idle("start", "-e", "hypervisor", "-C", "boot", "-b", "64")
     idle.emit(3)
@@ -395,18 +386,30 @@ def are_consecutive(numbers: list[int], count: int) -> bool:
     return numbers == list(range(numbers[0], numbers[0] + count))
 
 
+def _version() -> tuple[int, ...]:
+    """Of trace-cmd."""
+    done = subprocess.run([*TRACE_CMD, "--version"], check=False, capture_output=True)
+    match = re.search(rb"version (\d+)\.(\d+)", done.stdout + done.stderr)
+    return tuple(map(int, match.groups())) if match else ()
+
+
+# Its recorders end at the first EAGAIN of a splice, which a kernel gives them too.
+_POLL = pytest.param(
+    ["--poll"],
+    marks=pytest.mark.xfail(_version() < (3, 3), reason="gives up when a CPU has no events"),
+)
+
 RECORDINGS = {
     "default": [],
     "-b": ["-b", "64"],
     "-C local": ["-C", "local"],
     "-B hypervisor": ["-B", "hypervisor"],
-    "--poll": ["--poll"],
+    "--poll": _POLL,
     "-s 1000": ["-s", "1000"],
     "-m": ["-m", "1000"],
 }
 
 
-@needs_filters
 @pytest.mark.parametrize("options", RECORDINGS.values(), ids=RECORDINGS.keys())
 def test_record_a_command(idle: TraceCmd, options: list[str]) -> None:
     """Each event once, with its fields, its CPU and its time."""
@@ -425,7 +428,6 @@ def test_record_a_command(idle: TraceCmd, options: list[str]) -> None:
     assert before - slack < times[0] <= times[-1] < after + slack
 
 
-@needs_filters
 def test_record_leaves_all_as_it_was(idle: TraceCmd) -> None:
     idle("record", "-b", "64", "-C", "boot", "-e", "hypervisor", "true")
     assert idle.read("tracing_on") == "0\n"
@@ -435,7 +437,6 @@ def test_record_leaves_all_as_it_was(idle: TraceCmd) -> None:
     assert idle.read("instances/hypervisor/tracing_on") == "0\n"
 
 
-@needs_filters
 def test_record_all_events(busy: TraceCmd) -> None:
     busy("record", "-b", "4096", "-e", "hypervisor", "sleep", "0.5")
     events = busy.events()
@@ -448,8 +449,6 @@ def test_record_all_events(busy: TraceCmd) -> None:
         assert times == sorted(times)
 
 
-@needs_filters
-@needs_splice
 def test_record_more_than_the_buffer_holds(busy: TraceCmd) -> None:
     """It reads while it records."""
     busy("record", "-b", "16", "-e", "hypervisor", "sleep", "2")
@@ -459,7 +458,6 @@ def test_record_more_than_the_buffer_holds(busy: TraceCmd) -> None:
         assert sum(1 for _ in of_cpu) > 2 * size
 
 
-@needs_filters
 def test_record_until_interrupted(busy: TraceCmd) -> None:
     with busy.running("record", "-b", "1024", "-e", "hypervisor") as process:
         until_recorders_wait(process)
@@ -471,7 +469,6 @@ def test_record_until_interrupted(busy: TraceCmd) -> None:
     assert busy.read("tracing_on") == "0\n"
 
 
-@needs_filters
 def test_record_with_a_filter(busy: TraceCmd) -> None:
     busy(
         "record", "-b", "4096", "-e", "hypervisor:hyp_enter", "-f", "reason == 1",
@@ -484,7 +481,6 @@ def test_record_with_a_filter(busy: TraceCmd) -> None:
     assert len({event.text.split()[0] for event in events if event.event == "hyp_exit"}) > 1
 
 
-@needs_filters
 @needs_stats
 def test_record_tells_what_was_lost(idle: TraceCmd) -> None:
     done = idle("record", "-b", "8", "-e", "selftest", "sh", "-c", "true")
@@ -493,7 +489,6 @@ def test_record_tells_what_was_lost(idle: TraceCmd) -> None:
     assert "no overrun found" not in done.stdout + done.stderr
 
 
-@needs_filters
 def test_a_second_recording_is_a_second_one(idle: TraceCmd) -> None:
     for count in (5, 7):
         idle("record", "-e", "selftest", "sh", "-c", emission(count))
@@ -697,8 +692,6 @@ def test_hist_needs_a_pid_that_a_hypervisor_has_not(recording: TraceCmd) -> None
 # --- stream -------------------------------------------------------------------------------
 
 
-@needs_filters
-@needs_splice
 def test_stream(idle: TraceCmd) -> None:
     lines = idle.says("stream", "-e", "selftest", "sh", "-c", emission(20))
     assert sum("selftest" in line for line in lines) == 20
@@ -723,7 +716,6 @@ def test_what_is_not_there_is_said(idle: TraceCmd, words: list[str], said: str) 
     works(idle)
 
 
-@needs_filters
 def test_an_option_that_is_not_there(idle: TraceCmd) -> None:
     with pytest.raises(OSError, match="nosuch") as raised:
         idle.write("options/nosuch", "1")
@@ -734,8 +726,6 @@ def test_an_option_that_is_not_there(idle: TraceCmd) -> None:
     works(idle)
 
 
-@needs_filters
-@needs_error_log
 @pytest.mark.parametrize("text", ["nosuch == 1", "reason ==", "reason == 1 &&", "(reason == 1"])
 def test_a_filter_that_is_wrong(idle: TraceCmd, text: str) -> None:
     done = run(
@@ -765,7 +755,6 @@ def works(tool: TraceCmd) -> None:
     assert read_pipe(tool).count("selftest") == 3
 
 
-@needs_filters
 def test_a_recorder_that_is_killed(busy: TraceCmd) -> None:
     """Its trace lies in files, and those who record next find all as it should be."""
     with busy.running("record", "-b", "64", "-e", "hypervisor") as process:
@@ -779,7 +768,6 @@ def test_a_recorder_that_is_killed(busy: TraceCmd) -> None:
     assert busy.events()
 
 
-@needs_filters
 def test_the_mount_goes_away_in_mid_record(tmp_path: Path) -> None:
     """What was captured is kept: by now, in the files of the recorders."""
     with mounted(tmp_path / "m", "workload=guest", "cpus=2") as mount:
@@ -839,12 +827,9 @@ def _is_expected(match: re.Match[str], pattern: str) -> bool:
 @pytest.mark.parametrize(
     "words",
     [
-        pytest.param(["record", "-e", "hypervisor", "sleep", "0.2"], marks=needs_filters),
-        pytest.param(
-            ["record", "-b", "64", "-C", "boot", "-e", "hyp_enter", "sleep", "0.2"],
-            marks=needs_filters,
-        ),
-        pytest.param(["start", "-e", "hypervisor"], marks=needs_filters),
+        ["record", "-e", "hypervisor", "sleep", "0.2"],
+        ["record", "-b", "64", "-C", "boot", "-e", "hyp_enter", "sleep", "0.2"],
+        ["start", "-e", "hypervisor"],
         ["stop"],
         ["extract"],
         ["list"],
@@ -890,7 +875,6 @@ def machine() -> list[str]:
     ]
 
 
-@needs_filters
 def test_the_machine_is_as_it_was(idle: TraceCmd) -> None:
     before = machine()
     idle("record", "-b", "64", "-C", "boot", "-e", "hypervisor", "true")
