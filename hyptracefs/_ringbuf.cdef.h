@@ -183,12 +183,16 @@ void reader_stats(const struct reader *reader, uint32_t cpu, struct reader_stats
 
 /* dump.h */
 struct dump_page {
+	uint16_t commit;
+	uint16_t entries;
 	...;
 };
 
 struct dump_cpu {
 	struct dump_page *index;
 	uint32_t nr;
+	uint32_t ring, first;
+	uint32_t offset;
 	...;
 };
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 
+from hyptracefs.event_files import event_names
 from hyptracefs.events import print_event_format
-from hyptracefs.files import Place, event_names
+from hyptracefs.files import Place
 from hyptracefs.kstrto import kstrtou8, kstrtoull, parse_switch
 from hyptracefs.ring_buffer import PAGE_HEADER, PAGE_SIZE
 

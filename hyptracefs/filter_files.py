@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from hyptracefs.files import Control, OpenFile, Place
+from hyptracefs.files import Control, OpenFile, Place, Swallow, is_writable
 from hyptracefs.filters import MAX_EXPRESSION
 
 
@@ -43,13 +43,6 @@ def show_error_log(place: Place) -> str:
     return place.remote.error_log.text()
 
 
-class _Swallow(OpenFile):
-    """What is written is taken and ignored."""
-
-    async def write(self, data: bytes, caller: int) -> None:
-        pass
-
-
 class ErrorLogFile:
     """`error_log`: the last errors; opening it with O_TRUNC forgets them."""
 
@@ -59,8 +52,8 @@ class ErrorLogFile:
         return await self._shown.length(place)
 
     async def open(self, place: Place, flags: int, caller: int) -> OpenFile:
-        if flags & os.O_ACCMODE == os.O_RDONLY:
+        if not is_writable(flags):
             return await self._shown.open(place, flags, caller)
         if flags & os.O_TRUNC:
             place.remote.error_log.clear()
-        return _Swallow()
+        return Swallow()

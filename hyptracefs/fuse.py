@@ -13,8 +13,9 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeAlias, TypeVar, 
 
 import trio
 
-from hyptracefs.files import OpenFile, RawPipe
+from hyptracefs.files import OpenFile
 from hyptracefs.fuse_hook import STREAM, Requests, pyfuse3
+from hyptracefs.streams import RawPipe
 from hyptracefs.tree import Node, Tree
 
 log = logging.getLogger(__name__)

@@ -30,11 +30,13 @@ from hyptracefs.events import Event
 from hyptracefs.filters import ErrorLog, Filters
 from hyptracefs.hypercalls import HOST_CPU, Hypercalls
 from hyptracefs.hypervisor_statistics import HypervisorStatistics
+from hyptracefs.processes import is_ending
 from hyptracefs.ring_buffer import (
     ALL_CPUS,
     MAX_SPARES,
     PAGE_SIZE,
     Carry,
+    Dump,
     FilterTable,
     Geometry,
     Memory,
@@ -54,7 +56,9 @@ DEFAULT_SIZE_KB = 7
 # overwrite the buffer in less.
 DEFAULT_POLL_MS = 10
 
-_MAX_READERS = 2**32 - 1
+# How long to wait for a reader that has been killed, and how often to look.
+_ENDING_S = 1.0
+_LOOK_S = 0.001
 
 # How often to try to calibrate before tracing cannot start.
 _CALIBRATIONS = 10
@@ -121,7 +125,8 @@ class Remote:
         self._poll_s = settings.poll_ms / 1000
         self._table = RenderTable(events)
         self._buffer: RingBuffer | None = None
-        self._readers = 0
+        self._readers: dict[object, int] = {}  # and the processes that have opened them
+        self._generation = 0  # of what can be read: loads, resets, filters
         self._enabled: set[int] = set()
         self.error_log = ErrorLog(_boot_ns)
         self._filters = Filters(self.error_log)
@@ -172,7 +177,7 @@ class Remote:
         return RemoteStatistics(
             loaded=self.loaded,
             tracing_on=self.tracing_on,
-            readers=self._readers,
+            readers=len(self._readers),
             waiting=sum(len(lot) for lot in self._lots.values()),
             watching=len(self._watchers),
             cpus=tuple(buffer.statistics(cpu) for cpu in range(self.cpus)) if buffer else (),
@@ -245,7 +250,7 @@ class Remote:
         if self._transition_lock.locked():
             yield "a transition is under way"
         if self._readers:
-            yield f"{self._readers} readers"
+            yield f"{len(self._readers)} readers"
         if self.tracing_on:
             yield "tracing is on"
         if self._buffer is not None and self._buffer.poll():
@@ -286,6 +291,7 @@ class Remote:
         memory = await trio.to_thread.run_sync(self._load_memory, geometry)
         conduit = self._hypercalls.conduit
         self._buffer = RingBuffer(memory, geometry, self._table, conduit, HOST_CPU)
+        self._generation += 1
         self._apply_filters()
 
     def _check_size(self, size: int) -> None:
@@ -436,6 +442,7 @@ class Remote:
     def _apply_filters(self) -> None:
         if self._buffer is not None:
             self._buffer.set_filters(FilterTable(self._filters.predicates()))
+            self._generation += 1
 
     # --- readers --------------------------------------------------------------------------------
 
@@ -446,27 +453,56 @@ class Remote:
         """Forget events; tracing goes on. Unloads if nothing else is in the way."""
         if self._buffer is None:
             return
+        self._generation += 1
         for each in self._cpus(cpu):
             self._hypercalls.reset(each)
             self._buffer.reset(each)
         self._try_unload()
 
-    async def open_reader(self, cpu: int = ALL_CPUS) -> Reader:
-        """A consuming reader; loads the buffer if needed. Close it with close()."""
+    async def open_reader(self, cpu: int = ALL_CPUS, caller: int = 0) -> Reader:
+        """A consuming reader for process `caller`; loads the buffer if needed.
+
+        Close it with close().
+        """
         async with self._transition():
             await self._load()
-            self._add_reader()
-        return Reader(self, cpu)
+            reader = Reader(self, cpu)
+            self._readers[reader] = caller
+        return reader
 
-    def _add_reader(self) -> None:
-        if self._readers == _MAX_READERS:
-            raise OSError(errno.EBUSY, f"{self.name}: {_MAX_READERS} readers are too many")
-        self._readers += 1
+    def open_dump(self, cpu: int = ALL_CPUS, caller: int = 0) -> DumpReader | None:
+        """What is unread now, for process `caller`; None when nothing is loaded."""
+        if self._buffer is None:
+            return None
+        reader = DumpReader(self, self._buffer.dump(cpu))
+        self._readers[reader] = caller
+        return reader
 
-    def reader_closed(self, reader: Reader) -> None:
-        """For Reader.close()."""
-        self._watchers.pop(reader, None)
-        self._readers -= 1
+    def content(self, cpu: int = ALL_CPUS) -> object:
+        """Something that is not equal once there are other events to show; None: no buffer."""
+        if self._buffer is None:
+            return None
+        self._buffer.poll()
+        stats = tuple(self._buffer.statistics(each) for each in self._cpus(cpu))
+        return self._generation, stats
+
+    async def ending_readers_close(self) -> None:
+        """Wait for the readers that a signal has ended, but that have not got round to closing.
+
+        In a kernel that takes microseconds, so scripts rely on it: `kill $cat; cat
+        buffer_size_kb`. Here they need answers from us first.
+        """
+        with trio.move_on_after(_ENDING_S):
+            for reader, caller in list(self._readers.items()):
+                while reader in self._readers and is_ending(caller):  # noqa: ASYNC110
+                    await trio.sleep(_LOOK_S)  # /proc tells nobody
+                await trio.lowlevel.checkpoint()  # there may be many
+
+    def reader_closed(self, reader: Reader | DumpReader) -> None:
+        """For the close() of a reader."""
+        if isinstance(reader, Reader):
+            self._watchers.pop(reader, None)
+        del self._readers[reader]
         self._try_unload()
 
     def read(self, read: Callable[[RingBuffer], memoryview]) -> memoryview:
@@ -551,4 +587,17 @@ class Reader:
 
     def close(self) -> None:
         """Let go; unloads if this was the last reason to stay. Once only."""
+        self._remote.reader_closed(self)
+
+
+class DumpReader:
+    """An open file that shows what was unread. Holds the buffer loaded until close()."""
+
+    def __init__(self, remote: Remote, dump: Dump) -> None:
+        self.dump = dump
+        self._remote = remote
+
+    def close(self) -> None:
+        """Let go; unloads if this was the last reason to stay. Once only."""
+        self.dump.close()
         self._remote.reader_closed(self)

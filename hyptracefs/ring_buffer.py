@@ -563,6 +563,14 @@ class _Cursor:
         lib.dump_rewind(self.c)
 
 
+def _data_bytes(cpu: Any) -> int:
+    """Of the pages of a dump_cpu that are shown and have events."""
+    shown = (*range(cpu.ring), *range(cpu.first, cpu.nr))
+    pages = [cpu.index[number] for number in shown if cpu.index[number].entries]
+    consumed: int = cpu.offset if pages and cpu.index[0].entries else 0
+    return sum(page.commit for page in pages) - consumed
+
+
 class Dump:
     """What was unread at one instant: a text that can be read from any offset, again and again.
 
@@ -628,6 +636,13 @@ class Dump:
         cursor = self._new_cursor()  # has a name, so that it lives until C is done with it
         length: int = lib.dump_length(cursor.c, ffi.from_buffer("char[]", out), len(out))
         return length
+
+    def data_bytes(self) -> int:
+        """How much of the pages the events take."""
+        if self._closed:
+            return 0
+        self._measured()
+        return sum(_data_bytes(self._dump.cpus[cpu]) for cpu in range(self._dump.nr_cpus))
 
     def close(self) -> None:
         """Let go of the memory; nothing can be read any more. Fine when already closed."""

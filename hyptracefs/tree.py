@@ -10,10 +10,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from hyptracefs import controls, files
+from hyptracefs import controls, filter_files
+from hyptracefs.event_files import SelftestEvent, SetEvent, TraceClock, WriteEvent
 from hyptracefs.files import Control, Kind, OpenFile, Place, Show, Store
 from hyptracefs.remote import Remote
 from hyptracefs.statistics_file import STATISTICS
+from hyptracefs.streams import TRACE_PIPE, TRACE_PIPE_RAW
+from hyptracefs.trace_files import CpuStats, ResetTrace, Trace
 
 ROOT_INODE = 1
 
@@ -33,11 +36,15 @@ def _control(path: str, show: Show, store: Store | None = None) -> Row:
 
 # All views have these. Event directories are of eventfs, which has modes of its own.
 _COMMON = (
-    _control("buffer_size_kb", controls.show_buffer_size_kb, controls.store_buffer_size_kb),
+    Row(
+        "buffer_size_kb",
+        0o640,
+        Control(controls.show_buffer_size_kb, controls.store_buffer_size_kb, settle=True),
+    ),
     _control("tracing_on", controls.show_tracing_on, controls.store_tracing_on),
     Row("per_cpu", 0o750),
     Row("per_cpu/cpu{cpu}", 0o750),
-    Row("per_cpu/cpu{cpu}/trace_pipe", 0o440, files.TRACE_PIPE),
+    Row("per_cpu/cpu{cpu}/trace_pipe", 0o440, TRACE_PIPE),
     Row("events", 0o755),
     _control("events/enable", controls.show_events_enable, controls.store_events_enable),
     _control("events/header_event", controls.show_header_event),
@@ -52,10 +59,11 @@ _OF_INSTANCE = (
     _control("buffer_subbuf_size_kb", controls.show_page_size_kb),
     _control("buffer_total_size_kb", controls.show_total_size_kb),
     _control("current_tracer", controls.show_current_tracer, controls.store_current_tracer),
-    Row("set_event", 0o640, files.SetEvent()),
-    Row("trace_pipe_raw", 0o440, files.TRACE_PIPE_RAW),
+    Row("set_event", 0o640, SetEvent()),
+    Row("trace_pipe_raw", 0o440, TRACE_PIPE_RAW),
     _control("per_cpu/cpu{cpu}/buffer_size_kb", controls.show_cpu_size_kb),
-    Row("per_cpu/cpu{cpu}/trace_pipe_raw", 0o440, files.TRACE_PIPE_RAW),
+    Row("per_cpu/cpu{cpu}/stats", 0o440, CpuStats()),
+    Row("per_cpu/cpu{cpu}/trace_pipe_raw", 0o440, TRACE_PIPE_RAW),
 )
 
 _TRACE_CLOCK = _control("trace_clock", controls.show_trace_clock)
@@ -72,11 +80,11 @@ HYPERVISOR_VIEW = (
     *_OF_INSTANCE,
     _TRACE_CLOCK,
     _FORMAT,
-    Row("selftest_event", 0o640, files.SelftestEvent()),
+    Row("selftest_event", 0o640, SelftestEvent()),
     Row("statistics", 0o440, STATISTICS),
-    Row("trace", 0o640, files.ResetTrace()),
-    Row("trace_pipe", 0o640, files.TRACE_PIPE),
-    Row("per_cpu/cpu{cpu}/trace", 0o640, files.ResetTrace()),
+    Row("trace", 0o640, ResetTrace()),
+    Row("trace_pipe", 0o640, TRACE_PIPE),
+    Row("per_cpu/cpu{cpu}/trace", 0o640, ResetTrace()),
     _control(
         "events/{remote}/{event}/enable", controls.show_event_enable, controls.store_event_switch
     ),
@@ -88,10 +96,10 @@ TEST_VIEW = (
     *_COMMON,
     _FORMAT,
     _EVENT_ENABLE,
-    Row("trace", 0o640, files.Trace()),
-    Row("trace_pipe", 0o440, files.TRACE_PIPE),
-    Row("write_event", 0o200, files.WriteEvent()),
-    Row("per_cpu/cpu{cpu}/trace", 0o640, files.Trace()),
+    Row("trace", 0o640, Trace()),
+    Row("trace_pipe", 0o440, TRACE_PIPE),
+    Row("write_event", 0o200, WriteEvent()),
+    Row("per_cpu/cpu{cpu}/trace", 0o640, Trace()),
 )
 REMOTE_VIEW = (*TEST_VIEW, _TRACE_CLOCK)
 
@@ -103,12 +111,21 @@ INSTANCE_VIEW = (
     _EVENT_ENABLE,
     _control("events/{remote}/{event}/format", controls.show_portable_format),
     _control("events/{remote}/enable", controls.show_events_enable, controls.store_events_enable),
+    _control(
+        "events/{remote}/filter", filter_files.show_system_filter, filter_files.store_system_filter
+    ),
+    _control(
+        "events/{remote}/{event}/filter",
+        filter_files.show_event_filter,
+        filter_files.store_event_filter,
+    ),
+    Row("error_log", 0o640, filter_files.ErrorLogFile()),
     Row("options", 0o750),
-    Row("trace", 0o640, files.TruncatedTrace()),
-    Row("trace_clock", 0o640, files.TraceClock()),
+    Row("trace", 0o640, Trace(truncates=True)),
+    Row("trace_clock", 0o640, TraceClock()),
     _control("trace_options", controls.show_nothing),
-    Row("trace_pipe", 0o440, files.TRACE_PIPE),
-    Row("per_cpu/cpu{cpu}/trace", 0o640, files.TruncatedTrace()),
+    Row("trace_pipe", 0o440, TRACE_PIPE),
+    Row("per_cpu/cpu{cpu}/trace", 0o640, Trace(truncates=True)),
 )
 TRACING_VIEW = (
     *INSTANCE_VIEW,

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,11 +98,18 @@ def blocks_in_write(pid: int) -> bool:
 class Mount:
     """A mounted hypervisor, its server in the foreground."""
 
-    def __init__(self, where: Path, log: Path, *options: str, source: str = "model") -> None:
+    def __init__(
+        self,
+        where: Path,
+        log: Path,
+        *options: str,
+        source: str = "model",
+        program: Sequence[str] = ("-m", "hyptracefs"),
+    ) -> None:
         self.path = where
         self.top = where / "hypervisor"
         self._log = log
-        command = [sys.executable, "-X", "faulthandler", "-m", "hyptracefs", source, str(where)]
+        command = [sys.executable, "-X", "faulthandler", *program, source, str(where)]
         with log.open("wb") as stderr:
             self.server = subprocess.Popen(
                 [*command, "-f", *(f"-o{option}" for option in options)],
@@ -231,11 +238,19 @@ def can_mount() -> bool:
 
 
 @contextlib.contextmanager
-def mounted(directory: Path, *options: str, source: str = "model") -> Iterator[Mount]:
-    """A mount under `directory`, gone afterwards whatever happens."""
+def mounted(
+    directory: Path,
+    *options: str,
+    source: str = "model",
+    program: Sequence[str] = ("-m", "hyptracefs"),
+) -> Iterator[Mount]:
+    """A mount under `directory`, gone afterwards whatever happens.
+
+    `program`: what Python is to run, for a server that is broken on purpose.
+    """
     where = directory / "mnt"
     where.mkdir(parents=True)
-    mount = Mount(where, directory / "log", *options, source=source)
+    mount = Mount(where, directory / "log", *options, source=source, program=program)
     try:
         yield mount
         mount.end()

@@ -630,3 +630,108 @@ async def test_opening_trace_of_a_tracing_directory_with_o_trunc_forgets(
     assert remote.statistics().cpus[0].unread == 5
     (await open_file(tree, "/trace", os.O_WRONLY | os.O_TRUNC)).release()
     assert remote.statistics().cpus[0].unread == 0
+
+
+# --- trace that shows, and stats -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["remotes/hypervisor/", "/", "/instances/hypervisor/"])
+async def test_trace_shows_what_trace_pipe_will_give(remote: Remote, tree: Tree, path: str) -> None:
+    assert await read_file(tree, f"{path}trace") == ""
+    await start_with(remote, "selftest", size_kb=16)
+    for cpu in range(2):
+        write_ids(remote, range(300), cpu)
+    text = await read_file(tree, f"{path}trace")
+    assert await read_file(tree, f"{path}trace") == text
+    of_cpu = await read_file(tree, f"{path}per_cpu/cpu1/trace")
+    assert texts(parse_lines(of_cpu)) == selftests(range(300))
+    node = tree.find(_in_tree(f"{path}trace"))
+    assert await node.size() == len(text)
+    reader = await remote.open_reader()
+    assert all_text(reader) == text
+    reader.close()
+    assert await node.size() == 0
+
+
+def _in_tree(path: str) -> str:
+    return path.removeprefix("/")
+
+
+async def test_trace_can_be_read_from_anywhere_and_holds_the_buffer(
+    remote: Remote, tree: Tree
+) -> None:
+    await start_with(remote, "selftest")
+    write_ids(remote, range(200))
+    file = await open_file(tree, "remotes/hypervisor/trace", os.O_RDONLY)
+    text = bytes(await file.read(1 << 16, 0, nonblock=False))
+    for offset in (0, 5, 4000, len(text) - 1, len(text), 10**9):
+        assert bytes(await file.read(100, offset, nonblock=False)) == text[offset : offset + 100]
+    reader = await remote.open_reader()
+    all_text(reader)
+    reader.close()
+    await remote.stop_tracing()
+    assert remote.loaded
+    file.release()
+    assert not remote.loaded
+
+
+async def test_large_trace_is_made_beside_the_event_loop(remote: Remote, tree: Tree) -> None:
+    await start_with(remote, "selftest", size_kb=1024)
+    write_ids(remote, range(20_000))
+    file = await open_file(tree, "remotes/hypervisor/trace", os.O_RDONLY)
+    text = b""
+    while piece := bytes(await file.read(100_000, len(text), nonblock=False)):
+        text += piece
+    file.release()
+    assert texts(parse_lines(text.decode())) == selftests(range(20_000))
+    assert await tree.find("remotes/hypervisor/trace").size() == len(text)
+
+
+async def test_size_of_trace_follows_resets(remote: Remote, tree: Tree) -> None:
+    await start_with(remote, "selftest")
+    node = tree.find("remotes/hypervisor/trace")
+    sizes = set()
+    for number in (9, 10, 100):
+        write_ids(remote, [number])
+        text = await read_file(tree, "remotes/hypervisor/trace")
+        assert await node.size() == len(text)
+        sizes.add(len(text))
+        await write_file(tree, "remotes/hypervisor/trace", b"")
+    assert len(sizes) == 3
+
+
+async def test_filter_hides_from_trace(remote: Remote, tree: Tree) -> None:
+    await write_file(tree, "/events/hypervisor/selftest/filter", b"id >= 7")
+    await start_with(remote, "selftest")
+    write_ids(remote, range(10))
+    assert texts(parse_lines(await read_file(tree, "/trace"))) == selftests(range(7, 10))
+    await write_file(tree, "/events/hypervisor/selftest/filter", b"0")
+    assert texts(parse_lines(await read_file(tree, "/trace"))) == selftests(range(10))
+
+
+def _stats(text: str) -> dict[str, str]:
+    return dict(line.split(": ", 1) for line in text.splitlines())
+
+
+async def test_stats_of_a_cpu(remote: Remote, tree: Tree) -> None:
+    path = "/per_cpu/cpu1/stats"
+    assert _stats(await read_file(tree, path))["entries"] == "0"
+    await start_with(remote, "selftest")
+    write_ids(remote, range(600), cpu=1)
+    stats = _stats(await read_file(tree, path))
+    kept = 600 - int(stats["overrun"])
+    assert int(stats["entries"]) == kept
+    assert int(stats["bytes"]) == 24 * kept
+    oldest = (await read_file(tree, "/per_cpu/cpu1/trace")).split()[1].rstrip(":")
+    assert stats["oldest event ts"].strip() == oldest
+    assert float(stats["now ts"]) > float(oldest)
+    assert (stats["commit overrun"], stats["dropped events"]) == ("0", "0")
+    reader = await remote.open_reader(1)
+    all_text(reader)
+    reader.close()
+    stats = _stats(await read_file(tree, path))
+    assert (stats["entries"], stats["read events"], stats["bytes"]) == ("0", str(kept), "0")
+    assert list(stats) == [
+        "entries", "overrun", "commit overrun", "bytes", "oldest event ts", "now ts",
+        "dropped events", "read events",
+    ]  # fmt: skip

@@ -21,10 +21,11 @@ from hypothesis import strategies as st
 from hypervisor_model import EventInfo, FieldInfo, SymbolTable
 from hyptracefs import filter_files
 from hyptracefs.events import Event, compile_events
-from hyptracefs.files import TRACE_PIPE, Place, _OpenPipe
+from hyptracefs.files import Place
 from hyptracefs.filters import MAX_EXPRESSION, ErrorLog, FilterError, Filters, parse_filter
 from hyptracefs.remote import Reader, Remote
 from hyptracefs.ring_buffer import FilterTable
+from hyptracefs.streams import TRACE_PIPE, _OpenPipe
 from tests.decoder import Decoder, RawEvent, as_text
 from tests.support import (
     GOLDEN,

@@ -139,6 +139,15 @@ def test_a_killed_reader_is_gone_and_the_buffer_unloaded_right_after(
         assert idle.read("buffer_size_kb") == "7 (unloaded)\n"
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_reader_counts_no_more_once_it_is_killed(idle: Mount, number: signal.Signals) -> None:
+    for _ in range(30):
+        reader = idle.blocked_cat("trace_pipe")
+        reader.send_signal(number)  # and nobody waits for it to end
+        assert idle.read("buffer_size_kb") == "7 (unloaded)\n"
+        reader.wait(timeout=PATIENCE_S)
+
+
 def test_many_blocked_readers_do_not_block_the_rest(idle: Mount) -> None:
     readers = [idle.cat("trace_pipe") for _ in range(150)]
     for reader in readers:

@@ -46,10 +46,14 @@ _V1 = {
     "trace_pipe": 0o640,
     "trace_pipe_raw": 0o440,
     "per_cpu/cpu{cpu}/buffer_size_kb": 0o440,
+    "per_cpu/cpu{cpu}/stats": 0o440,
     "per_cpu/cpu{cpu}/trace_pipe_raw": 0o440,
 }
 _INSTANCE = {
     **{row: mode for row, mode in _V1.items() if row not in {"", "selftest_event", "statistics"}},
+    "error_log": 0o640,
+    "events/{remote}/filter": 0o640,
+    "events/{remote}/{event}/filter": 0o640,
     "options/": 0o750,
     "trace_clock": 0o640,
     "trace_options": 0o440,
@@ -205,7 +209,7 @@ def test_path_that_is_not_there_is_a_key_error(tree: Tree, path: str) -> None:
         ("events/enable", 2),
         ("events/hypervisor/hyp_enter/id", 2),
         ("events/hypervisor/selftest/enable", 2),
-        ("trace", 0),
+        ("trace", 4096),
         ("trace_pipe", 4096),
         ("trace_pipe_raw", 2**62),
         ("selftest_event", 0),
