@@ -185,7 +185,10 @@ class Remote:
         )
 
     def final_statistics(self, cpu: int) -> Stats | None:
-        """Of the buffer that was given back last: who has read all asks what was lost."""
+        """Of the last buffer that had events and was given back, or None if reset since.
+
+        Who has read all asks what was lost.
+        """
         return self._given_back[cpu] if self._given_back else None
 
     def hypervisor_statistics(self) -> HypervisorStatistics:
@@ -265,7 +268,9 @@ class Remote:
         buffer = self._buffer
         if buffer is None or next(self._reasons_to_stay(), None) is not None:
             return
-        self._given_back = tuple(buffer.statistics(cpu) for cpu in range(self.cpus))
+        final = tuple(buffer.statistics(cpu) for cpu in range(self.cpus))
+        if any(each.entries for each in final):  # one that was only looked into says nothing
+            self._given_back = final
         self._take_back()
         self._buffer = None
         if self._nursery is None:
@@ -457,6 +462,7 @@ class Remote:
 
     def reset(self, cpu: int = ALL_CPUS) -> None:
         """Forget events; tracing goes on. Unloads if nothing else is in the way."""
+        self._given_back = ()
         if self._buffer is None:
             return
         self._generation += 1
