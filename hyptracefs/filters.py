@@ -3,13 +3,14 @@ r"""Event filters: expressions of the kernel's filter language, compiled to pred
     (reason == 3 || reason == "hvc") && !(vcpu < 0) && CPU & 1
 
 A predicate compares a field with a number, by == != < <= > >= and & (a bit in common). `!` binds
-tightest, `&&` tighter than `||`. Names are the fields of the event, `CPU` (or `cpu`) and
-`common_type`. Numbers are as kstrtoull(base 0) takes them, with `-` if the field is signed, and
-are cut to the size of the field. What is accepted, what errors say and where they point is what
+tightest, `&&` tighter than `||`. Names are the fields of the event, `CPU` (or `cpu`),
+`common_type`, and `common_pid`, `common_flags` and `common_preempt_count`, which are 0. Numbers
+are as kstrtoull(base 0) takes them, with `-` if the field is signed, and are cut to the size of
+the field. What is accepted, what errors say and where they point is what
 Linux 6.18 does (tests/golden/filters.json), with these differences:
 
 * A field that prints as text can be compared with it, by == and != or, with * ? [ ], by ~.
-* Strings, arrays, CPUS{list} and what only tasks have (common_pid, comm) cannot be compared.
+* Strings, arrays, CPUS{list} and what only tasks have (comm) cannot be compared.
 * Errors are EINVAL; the kernel also lets EPERM, ENOENT and ESRCH out.
 """
 
@@ -55,7 +56,24 @@ CPU = FieldInfo("int", "CPU", 0, 4, signed=True)
 """The CPU that wrote the event."""
 
 _COMMON_TYPE = FieldInfo("unsigned short", "common_type", 0, 2, signed=False)
-_EVERYWHERE = {"CPU": CPU, "cpu": CPU, "common_type": _COMMON_TYPE}
+# Fields of a kernel's events that are 0 here, and have no bytes: trace-cmd filters by the pid,
+# so that the kernel does not record what trace-cmd does.
+_ALWAYS_0 = {
+    "common_flags": FieldInfo("unsigned char", "common_flags", 0, 1, signed=False),
+    "common_preempt_count": FieldInfo("unsigned char", "common_preempt_count", 0, 1, signed=False),
+    "common_pid": FieldInfo("int", "common_pid", 0, 4, signed=True),
+}
+_EVERYWHERE = {"CPU": CPU, "cpu": CPU, "common_type": _COMMON_TYPE, **_ALWAYS_0}
+
+_HOLDS_FOR_0: dict[str, Callable[[int], bool]] = {
+    "==": lambda value: value == 0,
+    "!=": lambda value: value != 0,
+    "<": lambda value: value > 0,
+    "<=": lambda value: value >= 0,
+    ">": lambda value: value < 0,
+    ">=": lambda value: value <= 0,
+    "&": lambda _value: False,
+}
 
 # What the kernel says. Tools show it.
 _OPERATOR = "Invalid operator"
@@ -393,6 +411,9 @@ class _Parser:
     def _compare(self, of: FieldInfo, op: str, value: int) -> _Part:
         if len(self._made) == _MAX_PREDICATES:
             self._fail_term(_TOO_MANY)
+        if of in _ALWAYS_0.values():
+            # What every event has is at least 0, and never less.
+            of, op, value = _COMMON_TYPE, ">=" if _HOLDS_FOR_0[op](value) else "<", 0
         if_true, if_false = [ACCEPT], [REJECT]
         self._made.append((of, op, value, if_true, if_false))  # type: ignore[arg-type]
         return _Part(len(self._made) - 1, _Exits([if_true], [if_false]))

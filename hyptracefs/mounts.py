@@ -1,4 +1,4 @@
-"""What is mounted where: /proc/self/mountinfo, and whether we still are."""
+"""Whether we can mount, have mounted, and still are."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import errno
 import fcntl
 import logging
 import os
-import re
 import select
 import shutil
 import stat
@@ -14,53 +13,18 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import trio
 
+from hyptracefs.mount_table import FS_TYPE, MOUNTINFO, mount_at, mounts
+
 log = logging.getLogger(__name__)
 
-FS_TYPE = "fuse.hyptracefs"
 FUSE_DEVICE = Path("/dev/fuse")
-
-_MOUNTINFO = Path("/proc/self/mountinfo")
-_ESCAPED = re.compile(rb"\\([0-7]{3})")
 
 
 class MountError(Exception):
     """It cannot be mounted there; says why and what to do."""
-
-
-class Mount(NamedTuple):
-    """A line of mountinfo (proc(5)), as far as we need it."""
-
-    device: str  # "major:minor"
-    mountpoint: str
-    fs_type: str
-
-
-def _unescape(text: bytes) -> str:
-    return os.fsdecode(_ESCAPED.sub(lambda match: bytes([int(match[1], 8)]), text))
-
-
-def mounts() -> Iterator[Mount]:
-    """All mounts of our namespace, later ones on top of earlier ones."""
-    # Bytes: a path may hold any of them, and the kernel escapes blank, tab, newline and
-    # backslash only. What else Python takes for a blank or an end of line is part of it.
-    for line in _MOUNTINFO.read_bytes().split(b"\n"):
-        columns, _, rest = line.partition(b" - ")
-        fields = columns.split(b" ")
-        if rest:
-            yield Mount(fields[2].decode(), _unescape(fields[4]), _unescape(rest.split(b" ")[0]))
-
-
-def mount_at(mountpoint: str) -> Mount | None:
-    """What is mounted at `mountpoint`, on top."""
-    found = None
-    for mount in mounts():
-        if mount.mountpoint == mountpoint:
-            found = mount
-    return found
 
 
 def _check_directory(mountpoint: str) -> None:
@@ -127,7 +91,7 @@ def _watch(fuse_fd: int) -> Iterator[select.epoll]:
 
     To be waited for from trio's own epoll, which cannot wait for such events alone.
     """
-    with _MOUNTINFO.open("rb") as mountinfo, select.epoll() as epoll:
+    with MOUNTINFO.open("rb") as mountinfo, select.epoll() as epoll:
         epoll.register(mountinfo, select.EPOLLPRI)
         epoll.register(fuse_fd, 0)
         yield epoll

@@ -125,6 +125,7 @@ class Remote:
         self._poll_s = settings.poll_ms / 1000
         self._table = RenderTable(events)
         self._buffer: RingBuffer | None = None
+        self._given_back: tuple[Stats, ...] = ()  # by CPU: the end of the buffer before
         self._readers: dict[object, int] = {}  # and the processes that have opened them
         self._generation = 0  # of what can be read: loads, resets, filters
         self._enabled: set[int] = set()
@@ -182,6 +183,13 @@ class Remote:
             watching=len(self._watchers),
             cpus=tuple(buffer.statistics(cpu) for cpu in range(self.cpus)) if buffer else (),
         )
+
+    def final_statistics(self, cpu: int) -> Stats | None:
+        """Of the last buffer that had events and was given back, or None if reset since.
+
+        Who has read all asks what was lost.
+        """
+        return self._given_back[cpu] if self._given_back else None
 
     def hypervisor_statistics(self) -> HypervisorStatistics:
         """What the hypervisor has counted. Raises OSError: as Hypercalls; ENODEV: it is gone."""
@@ -260,6 +268,9 @@ class Remote:
         buffer = self._buffer
         if buffer is None or next(self._reasons_to_stay(), None) is not None:
             return
+        final = tuple(buffer.statistics(cpu) for cpu in range(self.cpus))
+        if any(each.entries for each in final):  # one that was only looked into says nothing
+            self._given_back = final
         self._take_back()
         self._buffer = None
         if self._nursery is None:
@@ -451,6 +462,7 @@ class Remote:
 
     def reset(self, cpu: int = ALL_CPUS) -> None:
         """Forget events; tracing goes on. Unloads if nothing else is in the way."""
+        self._given_back = ()
         if self._buffer is None:
             return
         self._generation += 1

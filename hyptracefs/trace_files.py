@@ -147,7 +147,10 @@ class _OpenStats(OpenFile):
 
 
 class CpuStats:
-    """`stats` of a CPU, as an instance of the kernel has it. Made when it is opened."""
+    """`stats` of a CPU, as an instance of the kernel has it. Made when it is opened.
+
+    Without a buffer, those of the one before: trace-cmd asks when it has read all, and closed.
+    """
 
     async def length(self, place: Place) -> int:
         """As in sysfs: its times change with each look."""
@@ -156,7 +159,8 @@ class CpuStats:
     async def open(self, place: Place, flags: int, caller: int) -> OpenFile:
         remote = place.remote
         if not remote.loaded:
-            return _OpenStats(_stats_text(_NO_STATS, 0, "0.000000"))
+            final = remote.final_statistics(place.cpu) or _NO_STATS
+            return _OpenStats(_stats_text(final, 0, "0.000000"))
         stats = remote.statistics().cpus[place.cpu]
         unread, oldest = await _of_dump(place, lambda dump: (dump.data_bytes(), _oldest(dump)))
         return _OpenStats(_stats_text(stats, unread, oldest))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from hyptracefs.mounts import FS_TYPE, mount_at
+from hyptracefs.mount_table import FS_TYPE, mount_at
 
 # How long a test waits for something that comes at once, before it calls it a hang.
 PATIENCE_S = 20

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hyptracefs import mounts
+from hyptracefs import mount_table, mounts
 from hyptracefs.cli import main
 from hyptracefs.mounts import MountError, check_fuse, check_mountpoint
 
@@ -58,14 +58,14 @@ def test_wrong_mountpoint_is_status_1_and_one_line(
 def _check_refused(
     arguments: list[str], status: int, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = list(mounts.mounts())
+    before = list(mount_table.mounts())
     assert main(arguments) == status
     captured = capsys.readouterr()
     assert captured.out == ""
     [line] = captured.err.splitlines()
     assert line.startswith("hyptracefs: ")
     assert said in line
-    assert list(mounts.mounts()) == before
+    assert list(mount_table.mounts()) == before
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["--help", "model"]])
@@ -111,10 +111,10 @@ def test_mountpoint_that_is_one_already_is_told(
 ) -> None:
     mountinfo = tmp_path / "mountinfo"
     mountinfo.write_text(_MOUNTINFO.format(at=tmp_path), encoding="utf-8")
-    monkeypatch.setattr(mounts, "_MOUNTINFO", mountinfo)
+    monkeypatch.setattr(mount_table, "MOUNTINFO", mountinfo)
     mountpoint = tmp_path / "a b"
     mountpoint.mkdir()
-    assert mounts.mount_at(str(mountpoint)) == ("0:51", str(mountpoint), "fuse.hyptracefs")
+    assert mount_table.mount_at(str(mountpoint)) == ("0:51", str(mountpoint), "fuse.hyptracefs")
     with pytest.raises(MountError, match=r"is a mount of hyptracefs already.*umount "):
         check_mountpoint(str(mountpoint))
     check_mountpoint(str(tmp_path))

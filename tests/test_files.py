@@ -7,6 +7,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from unittest.mock import ANY
 
 import pytest
 import trio
@@ -731,6 +732,12 @@ async def test_stats_of_a_cpu(remote: Remote, tree: Tree) -> None:
     reader.close()
     stats = _stats(await read_file(tree, path))
     assert (stats["entries"], stats["read events"], stats["bytes"]) == ("0", str(kept), "0")
+    await remote.stop_tracing()
+    assert not remote.loaded
+    (await remote.open_reader(0)).close()
+    assert _stats(await read_file(tree, path)) == {**stats, "now ts": ANY}  # of the buffer before
+    remote.reset(0)
+    assert _stats(await read_file(tree, path))["overrun"] == "0"
     assert list(stats) == [
         "entries", "overrun", "commit overrun", "bytes", "oldest event ts", "now ts",
         "dropped events", "read events",

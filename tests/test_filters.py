@@ -282,6 +282,13 @@ def _reasons(expression: str) -> list[int]:
         ("reason == 257", [1]),
         ("common_type == 1", [*range(9)]),
         ("common_type != 1", []),
+        # As trace-cmd writes it, to leave out what its recorders do.
+        ("((reason == 1))&&((common_pid<4711||common_pid>4713))", [1]),
+        ("common_pid == 0", [*range(9)]),
+        ("common_pid != 0", []),
+        ("common_pid < 0 || common_pid > 0 || common_pid & 255", []),
+        ("common_pid >= 0 && common_pid <= 0 && !(common_pid & 1)", [*range(9)]),
+        ("common_flags == 0 && common_preempt_count < 1", [*range(9)]),
     ],
 )
 def test_texts_of_symbols_are_compared(expression: str, reasons: list[int]) -> None:
@@ -294,7 +301,7 @@ def test_texts_of_symbols_are_compared(expression: str, reasons: list[int]) -> N
         ('reason == "none"', 11, "No value of the field has this text"),
         ('reason > "hvc"', 10, "Illegal operation for field type"),
         ('vcpu == "hvc"', 9, "Expecting numeric field"),
-        ("common_pid == 1", 11, "Field not found"),
+        ("comm == 1", 5, "Field not found"),
         ("array == 1", 10, "Illegal operation for field type"),
         ("name == 1", 9, "Expecting string field"),
         ('name == "a"', 9, "Illegal operation for field type"),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hyptracefs.mounts import FS_TYPE, mount_at
+from hyptracefs.mount_table import FS_TYPE, mount_at
 from tests.mounts import PATIENCE_S, can_mount, mounted, until
 
 pytestmark = [
