@@ -30,7 +30,7 @@ class Metadata:
     header_page: str
     header_event: str
     formats: Mapping[str, Sequence[str]]  # by system; `ftrace` is one of them
-    trace_clock: str = ""  # the one in use is in brackets
+    trace_clock: str = ""  # the one in use is in brackets; or its name alone
     stats: Mapping[int, str] = field(default_factory=dict)  # per_cpu/cpuN/stats
     uname: str = ""  # system, node, release, machine
     printk_formats: str = ""
@@ -40,7 +40,7 @@ class Metadata:
     def clock(self) -> str:
         """Name of the clock in use; empty if it is not said."""
         match = re.search(r"\[(\w+)\]", self.trace_clock)
-        return match[1] if match else ""
+        return match[1] if match else self.trace_clock.strip()
 
     @property
     def node(self) -> str:

@@ -56,6 +56,12 @@ def _options(metadata: Metadata, cpus: int) -> Iterator[bytes]:
     yield struct.pack("<H", DONE)
 
 
+def _clock(metadata: Metadata) -> bytes:
+    # trace-cmd knows no name of a clock without the brackets.
+    named = "[" in metadata.trace_clock
+    return _sized(metadata.trace_clock if named else f"[{metadata.clock or 'local'}]", 8)
+
+
 def _header(metadata: Metadata, sizes: Sequence[int]) -> tuple[bytes, list[int]]:
     """The header of a file of version 6, and where the pages of each CPU begin."""
     systems = {name: texts for name, texts in metadata.formats.items() if name != "ftrace"}
@@ -73,8 +79,7 @@ def _header(metadata: Metadata, sizes: Sequence[int]) -> tuple[bytes, list[int]]
         OPTIONS, *_options(metadata, len(sizes)),
         FLYRECORD,
     ))  # fmt: skip
-    # trace-cmd knows no name of a clock without the brackets.
-    clock = _sized(metadata.trace_clock or "[local]", 8)
+    clock = _clock(metadata)
     offset = _page_up(len(before) + EXTENT.size * len(sizes) + len(clock))
     offsets = []
     for size in sizes:
@@ -174,8 +179,7 @@ def _rewrite_extents(
 ) -> None:
     """Say what is there, and not what should have been: of the same length."""
     header, _ = _header(metadata, done)
-    clock = len(_sized(metadata.trace_clock or "[local]", 8))
-    at = len(header) - clock - EXTENT.size * len(done)
+    at = len(header) - len(_clock(metadata)) - EXTENT.size * len(done)
     extents = (EXTENT.pack(*each) for each in zip(offsets, map(whole_pages, done), strict=True))
     with contextlib.suppress(OSError):
         os.pwrite(out, b"".join(extents), at)

@@ -309,11 +309,7 @@ def test_perfetto_describes_events_that_it_does_not_know(capture: Path) -> None:
 
 def test_perfetto_has_slices_instants_and_counters(capture: Path) -> None:
     packets = perfetto(converted(capture, "out.pftrace"))
-    tracks = {
-        packet.track_descriptor.uuid: packet.track_descriptor.name
-        for packet in packets
-        if packet.HasField("track_descriptor")
-    }
+    tracks: dict[int, str] = {}
     names = {each.iid: each.name for each in packets[0].interned_data.event_names}
     begun: dict[int, list[tuple[int, str, int]]] = {}
     slices = []
@@ -321,6 +317,8 @@ def test_perfetto_has_slices_instants_and_counters(capture: Path) -> None:
     counters: dict[str, int] = {}
     for packet in packets:
         event, kind = packet.track_event, packet.track_event.type
+        if packet.HasField("track_descriptor"):
+            tracks[packet.track_descriptor.uuid] = packet.track_descriptor.name
         if not packet.HasField("track_event"):
             continue
         track = tracks[event.track_uuid]  # it is there before its events
