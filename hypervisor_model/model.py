@@ -103,7 +103,8 @@ def describe_events(describe: Callable[[int], Any] = lib.hyp_event_desc) -> tupl
     )
 
 
-def _symbol_tables() -> tuple[SymbolTable, ...]:
+def describe_symbols() -> tuple[SymbolTable, ...]:
+    """The tables of all functions that print formats call."""
     return tuple(
         SymbolTable(
             _text(table.function),
@@ -192,7 +193,7 @@ class Hypervisor(_Remote):
     def __init__(self, cpus: int, workload: Workload) -> None:
         super().__init__(cpus, lib.hyp_create)
         self.events = describe_events()
-        self.symbol_tables = _symbol_tables()
+        self.symbol_tables = describe_symbols()
         self.format_tables = describe_formats()
         arrays: dict[int, Any] = {}
         for cpu, steps in workload.scripts.items():

@@ -17,7 +17,9 @@ from collections.abc import Sequence
 import click
 
 SUBCOMMANDS = {
+    "convert": "hyptrace.convert",
     "exec": "hyptrace.exec",
+    "report": "hyptrace.report",
 }
 
 _FAILED = 1

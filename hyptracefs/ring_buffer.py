@@ -135,6 +135,11 @@ class RenderTable:
             self._fill(event)
         self.table = ffi.new("struct render_table *", (self._events, nr))
 
+    @property
+    def address(self) -> int:
+        """Where `table` is, for other modules of C."""
+        return int(ffi.cast("uintptr_t", self.table))
+
     def _new(self, ctype: str, init: object) -> Any:
         made = ffi.new(ctype, init)
         self._alive.append(made)
