@@ -136,7 +136,7 @@ async def test_both_sides_have_counted_the_same_after_a_storm() -> None:
         await remote.set_size(64)
         reader = await remote.open_reader()
         await start_with(remote, *EVENTS)
-        while remote.statistics().cpus[1].overrun < 10_000:
+        while min(stats.overrun for stats in remote.statistics().cpus) < 10_000:
             await reader.wait()
             reader.try_read_text(1 << 20)
         await remote.stop_tracing()
