@@ -232,6 +232,8 @@ class Remote:
                 log.warning("%s: %d old events are forgotten", self.name, self._buffer.unread())
             self._buffer.close()
             self._buffer = None
+            for cpu in range(self.cpus):
+                self._forget_owed(cpu)
         for event_id in self._enabled:
             self._hypercalls.enable_event(event_id, on=True)
         log.info("%s: attached to another hypervisor", self.name)
@@ -469,7 +471,14 @@ class Remote:
         for each in self._cpus(cpu):
             self._hypercalls.reset(each)
             self._buffer.reset(each)
+            self._forget_owed(each)
         self._try_unload()
+
+    def _forget_owed(self, cpu: int) -> None:
+        """What readers are owed of `cpu` is of before: those who never get it have lost nothing."""
+        for reader in self._readers:
+            if isinstance(reader, Reader):
+                reader.forget_owed(cpu)
 
     async def open_reader(self, cpu: int = ALL_CPUS, caller: int = 0) -> Reader:
         """A consuming reader for process `caller`; loads the buffer if needed.
@@ -597,8 +606,17 @@ class Reader:
         """Call `tell`, once, when there may be something to read."""
         self._remote.watch(self, tell)
 
+    def forget_owed(self, cpu: int) -> None:
+        """The rest of a line or of a page of `cpu` can be read, but is no loss any more."""
+        self._carry.forget(cpu)
+
     def close(self) -> None:
-        """Let go; unloads if this was the last reason to stay. Once only."""
+        """Let go; unloads if this was the last reason to stay. Once only.
+
+        Who comes next is told of what was consumed for us and not read.
+        """
+        if self._remote.loaded:
+            self._remote.buffer.abandon(self._carry)
         self._remote.reader_closed(self)
 
 

@@ -420,6 +420,8 @@ class Stats:
     lost: int
     skipped: int
     filtered: int
+    abandoned: int
+    unreported: int
     broken_pages: int
     pages_lost: int
     pages_touched: int
@@ -437,6 +439,12 @@ class Carry:
         """Whether anything is owed."""
         owed: bool = self.c.offset < self.c.length
         return owed
+
+    def forget(self, cpu: int) -> None:
+        """What it owes of `cpu` is no loss when nobody reads it: that was reset."""
+        if self.c.cpu == cpu:
+            self.c.lost = self.c.events = 0
+            self.c.gap = False
 
 
 class RingBuffer:
@@ -496,6 +504,10 @@ class RingBuffer:
         """Consume events as page images; otherwise like read_text()."""
         done = lib.reader_raw(self._reader, cpu, carry.c, self._c_out, min(size, MAX_READ))
         return self._read(done)
+
+    def abandon(self, carry: Carry) -> None:
+        """Nobody will read what `carry` still owes of this buffer: it is lost, and will be told."""
+        lib.reader_abandon(self._reader, carry.c)
 
     def _read(self, done: int) -> memoryview:
         return memoryview(self._out)[:done]

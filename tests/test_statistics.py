@@ -62,8 +62,8 @@ def shown(remote: Remote) -> dict[str, Values]:
 
 _NOTHING_WRITTEN = "written 0 overrun 0 dropped 0 ever_written 0 ever_overrun 0 ever_dropped 0"
 _NOTHING_SEEN = (
-    "entries 0 overrun 0 read 0 unread 0 lost 0 skipped 0 filtered 0 broken_pages 0 "
-    "pages_lost 0 pages_touched 0 dropped 0 swap_error 0"
+    "entries 0 overrun 0 read 0 unread 0 lost 0 skipped 0 filtered 0 abandoned 0 unreported 0 "
+    "broken_pages 0 pages_lost 0 pages_touched 0 dropped 0 swap_error 0"
 )
 
 
