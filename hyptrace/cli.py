@@ -19,7 +19,10 @@ import click
 SUBCOMMANDS = {
     "convert": "hyptrace.convert",
     "exec": "hyptrace.exec",
+    "record": "hyptrace.record",
     "report": "hyptrace.report",
+    "status": "hyptrace.status",
+    "top": "hyptrace.top",
 }
 
 _FAILED = 1
@@ -48,15 +51,17 @@ _EPILOG = """\
 \b
 Examples:
   hyptracefs model /mnt/hyp
+  hyptrace status
+  hyptrace record -e hyp_enter -e hyp_exit sleep 5
+  hyptrace report trace.dat --stats
   hyptrace exec -- trace-cmd record -e hypervisor sleep 5
-  trace-cmd report
 
 \b
 Exit status:
   0  done
   1  failed; one line on stderr says why, and what to do
   2  wrong usage
-  exec: that of the command that it runs
+  exec, record: that of the command that they run
 """
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from hyptracefs.mount_table import FS_TYPE, mount_at, mounts
+from hyptracefs.mount_table import FS_TYPE, Mount, mount_at, mounts
 
 mount_option = click.option(
     "--mount",
@@ -35,12 +35,12 @@ def _the_only_one() -> str:
     return place
 
 
-def _named(directory: str) -> str:
-    where = os.path.realpath(directory)
-    mount = mount_at(where)
+def named_mount(directory: str) -> Mount:
+    """The mount at `directory`, also a dead one. Raises ClickException if it is none of ours."""
+    mount = mount_at(os.path.realpath(directory))
     if mount is None or mount.fs_type != FS_TYPE:
         raise click.ClickException(f"{directory} is no mount of hyptracefs")
-    return where
+    return mount
 
 
 _REMEDIES = {
@@ -52,7 +52,7 @@ _REMEDIES = {
 
 def find_mount(directory: str | None) -> Path:
     """The mount at `directory`, or the only one that there is; one that answers."""
-    where = _the_only_one() if directory is None else _named(directory)
+    where = _the_only_one() if directory is None else named_mount(directory).mountpoint
     try:
         os.scandir(where).close()
     except OSError as error:

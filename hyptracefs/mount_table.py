@@ -21,6 +21,7 @@ class Mount(NamedTuple):
     device: str  # "major:minor"
     mountpoint: str
     fs_type: str
+    source: str  # what it says it is of
 
 
 def _unescape(text: bytes) -> str:
@@ -35,7 +36,8 @@ def mounts() -> Iterator[Mount]:
         columns, _, rest = line.partition(b" - ")
         fields = columns.split(b" ")
         if rest:
-            yield Mount(fields[2].decode(), _unescape(fields[4]), _unescape(rest.split(b" ")[0]))
+            places = (fields[4], *rest.split(b" ")[:2])
+            yield Mount(fields[2].decode(), *map(_unescape, places))
 
 
 def mount_at(mountpoint: str) -> Mount | None:

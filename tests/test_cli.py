@@ -114,7 +114,8 @@ def test_mountpoint_that_is_one_already_is_told(
     monkeypatch.setattr(mount_table, "MOUNTINFO", mountinfo)
     mountpoint = tmp_path / "a b"
     mountpoint.mkdir()
-    assert mount_table.mount_at(str(mountpoint)) == ("0:51", str(mountpoint), "fuse.hyptracefs")
+    expected = mount_table.Mount("0:51", str(mountpoint), "fuse.hyptracefs", "model")
+    assert mount_table.mount_at(str(mountpoint)) == expected
     with pytest.raises(MountError, match=r"is a mount of hyptracefs already.*umount "):
         check_mountpoint(str(mountpoint))
     check_mountpoint(str(tmp_path))
