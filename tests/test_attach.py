@@ -11,7 +11,6 @@ import stat
 import struct
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,14 +81,6 @@ def hello_to(uid: int, path: Path) -> int:
         timeout=PATIENCE_S,
     )
     return int(done.stdout)
-
-
-@pytest.fixture
-def open_directory() -> Iterator[Path]:
-    """One that anybody may look into; those of pytest are its user's."""
-    with tempfile.TemporaryDirectory() as directory:
-        Path(directory).chmod(0o755)
-        yield Path(directory)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs other users")

@@ -113,7 +113,7 @@ def mount_and_kill(where: Path) -> None:
     [server] = servers_of(where)
     subprocess.run(["kill", f"-{signal.SIGKILL}", str(server)], check=True)
     until(lambda: not servers_of(where), "the server to die")
-    with pytest.raises(OSError, match="not connected|connection abort"):
+    with pytest.raises(OSError, match=r"not connected|connection abort"):
         where.stat()
 
 
