@@ -235,6 +235,10 @@ class Hypervisor(_Remote):
         """Answer the host at `host_fd` until it is gone, or until `stop_fd` is readable."""
         lib.hyp_serve_host(self._hyp, host_fd, -1, stop_fd)
 
+    def allow(self, uid: int) -> None:
+        """Hosts of user `uid` may attach, too; else it is root, and who we run as."""
+        lib.hyp_allow(self._hyp, uid)
+
     def serve(self, listen_fd: int, stop_fd: int) -> None:
         """Answer one host after the other, until `stop_fd` is readable."""
         lib.hyp_serve(self._hyp, listen_fd, stop_fd)

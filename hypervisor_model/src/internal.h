@@ -118,6 +118,8 @@ struct hyp {
 	pthread_cond_t unpark;
 	u32 generation; /* counts changes of what could be recorded; atomic */
 
+	u32 allowed_uid; /* of hosts, besides root's and our own */
+
 	void (*membarrier)(void); /* NULL: this machine has none */
 };
 
