@@ -83,6 +83,10 @@ class Recorded:
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
             try:
                 yield process
+            except BaseException:
+                process.send_signal(signal.SIGABRT)  # faulthandler writes where it is
+                print(process.communicate(timeout=PATIENCE_S)[1])  # noqa: T201
+                raise
             finally:
                 process.kill()
 
