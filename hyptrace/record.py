@@ -16,15 +16,15 @@ from pathlib import Path
 import click
 
 from hyptrace.capture import Metadata, read_metadata
+from hyptrace.held_command import CANNOT_RUN, NOT_FOUND
 from hyptrace.mount import find_mount, mount_option
 from hyptrace.output import refuse_existing
-from hyptrace.recorder import Ending, MountDiedError, Recorder, signals_end
+from hyptrace.recorder import Ending, MountDiedError, Recorder, ending_of
 from hyptrace.trace_dat_writer import TraceDatWriter
 from hyptrace.tracing import CpuCounters, Tracing, matching, parse_cpus, parse_stats
 
 _FAILED = 1
-# As env(1).
-_CANNOT_RUN, _NOT_FOUND = 126, 127
+_DEAD = (errno.ENOTCONN, errno.ECONNABORTED)
 
 _PROGRESS_S = 1.0
 _FILES_PER_CPU = 2  # its pipe, and what its pages are collected in
@@ -113,7 +113,7 @@ def _cannot_run(command: Sequence[str]) -> int:
         return 0
     found = os.path.sep in command[0] and Path(command[0]).exists()
     _say(f"{command[0]}: {os.strerror(errno.EACCES if found else errno.ENOENT)}")
-    return _CANNOT_RUN if found else _NOT_FOUND
+    return CANNOT_RUN if found else NOT_FOUND
 
 
 # --- what is changed, and put back --------------------------------------------------------------
@@ -126,7 +126,8 @@ def _restore(steps: Sequence[tuple[str, Callable[[], None]]]) -> bool:
         try:
             step()
         except OSError as error:
-            failed.append((what, error))
+            if error.errno not in _DEAD:  # where there is nothing to put back
+                failed.append((what, error))
     if failed:
         whats = ", ".join(what for what, _ in failed)
         _say(f"not put back: {whats}: {failed[0][1].strerror}")
@@ -264,13 +265,12 @@ class _Session:
         self._counts = _Counts(plan.tracing, plan.cpus)
         self._progress = _Progress(self._counts, self._recorder)
 
-    def run(self, ending: Ending, wake: int, command: Sequence[str]) -> None:
+    def run(self, ending: Ending) -> None:
         """Record, to the end. What goes wrong on the way is in `failed`."""
         try:
             self._plan.tracing.trace(on=True)
-            if command:
-                ending.run(command)
-            self._recorder.run(ending, wake, self._progress.tick)
+            ending.go()
+            self._recorder.run(ending, self._progress.tick)
             self._plan.tracing.trace(on=False)
             self._recorder.drain()
             self._counts.look()
@@ -282,13 +282,15 @@ class _Session:
             self._recorder.close()
             self._progress.end()
 
-    @property
-    def began(self) -> bool:
-        """Whether there is anything to keep."""
-        return self._recorder.bytes > 0 or not self.failed
-
     def save(self) -> None:
-        """Write the file. Raises OSError that says how much of it has fitted."""
+        """Write the file. Raises OSError that says how much of it has fitted.
+
+        ClickException when there is nothing to keep of what has failed.
+        """
+        if self.failed and not self._recorder.bytes:
+            self._writer.abandon()
+            self._plan.out.unlink(missing_ok=True)
+            raise click.ClickException(self.failed)
         texts = {**self._metadata.stats, **self._counts.texts}
         self._writer.close(replace(self._metadata, stats=texts))
 
@@ -305,15 +307,12 @@ def _record(plan: Plan, command: Sequence[str]) -> int:
     """Exit status."""
     metadata = read_metadata(plan.tracing.path, uname=" ".join(_uname()))
     _enough_files(len(plan.cpus))
-    with signals_end() as (ending, wake):
+    with ending_of(command) as ending:
         with _restored(plan.tracing) as went_well:
             _set_up(plan)
             session = _begin(plan, metadata)
-            session.run(ending, wake, command)
-            if not session.began:
-                _remove(session)
-                raise click.ClickException(session.failed)
-            session.save()
+            session.run(ending)
+        session.save()
         session.say()
         status = ending.status()
         failed = bool(session.failed) or not all(went_well)
@@ -326,18 +325,16 @@ def _uname() -> tuple[str, str, str, str]:
 
 
 def _begin(plan: Plan, metadata: Metadata) -> _Session:
-    writer = TraceDatWriter(plan.out, max(plan.tracing.cpus()) + 1)
+    try:
+        writer = TraceDatWriter(plan.out, max(plan.tracing.cpus()) + 1)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(plan.out)) from None
     try:
         return _Session(plan, writer, metadata)
     except OSError:
         writer.abandon()
         plan.out.unlink(missing_ok=True)
         raise
-
-
-def _remove(session: _Session) -> None:
-    session._writer.abandon()  # noqa: SLF001
-    session._plan.out.unlink(missing_ok=True)  # noqa: SLF001
 
 
 @click.command(

@@ -9,19 +9,18 @@ from __future__ import annotations
 import os
 import select
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
+from hyptrace.held_command import SIGNALLED, HeldCommand
 from hyptrace.trace_dat_writer import TraceDatWriter
 from hyptrace.tracing import Tracing
 
 READ_BYTES = 1 << 20  # the most that the kernel asks a FUSE server for
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_SIGNALLED = 128  # as shells have it: and the number of the signal
 # What a CPU writes that does little else, bytes/s: in the time in which that fills half of the
 # buffer, nothing is lost, and pages that are fuller make a smaller file.
 _FASTEST = 100e6
@@ -37,50 +36,43 @@ class Ending:
     """When to stop: when the command has ended, or at a signal if there is none.
 
     Signals are passed on to the command, which ends when it wants; a second one does not wait
-    for it.
+    for it. `wake` is readable once a signal has come, or a process has ended.
     """
 
-    def __init__(self) -> None:
-        self.process: subprocess.Popen[bytes] | None = None
+    def __init__(self, command: HeldCommand | None, wake: int) -> None:
+        self._command, self.wake = command, wake
         self._signals: list[int] = []
+
+    def go(self) -> None:
+        """Let the command run."""
+        if self._command is not None:
+            self._command.go()
 
     @property
     def due(self) -> bool:
         """Whether it is time."""
-        patience = 0 if self.process is None else 1
-        ended = self.process is not None and self.process.poll() is not None
-        return ended or len(self._signals) > patience
-
-    def run(self, command: Sequence[str]) -> None:
-        """Start `command`. Raises OSError."""
-        self.process = subprocess.Popen(command)
-        for number in self._signals:
-            self.process.send_signal(number)
+        if self._command is None:
+            return len(self._signals) > 0
+        return self._command.poll() is not None or len(self._signals) > 1
 
     def take(self, number: int, frame: FrameType | None = None) -> None:  # noqa: ARG002
         """A signal has come."""
         self._signals.append(number)
         # A terminal has sent ^C to the command as well.
-        if self.process is not None and not (number == signal.SIGINT and _in_foreground()):
-            self.process.send_signal(number)
+        if self._command is not None and not (number == signal.SIGINT and _in_foreground()):
+            self._command.send_signal(number)
 
     def status(self) -> int:
         """Exit status: that of the command, once it has ended, or we no longer wait for it."""
-        if self.process is None:
+        if self._command is None:
             return 0
-        while self.process.poll() is None and len(self._signals) < 2:  # noqa: PLR2004
-            _wait_a_while(self.process)
-        if self.process.returncode is None:
-            return _SIGNALLED + self._signals[-1]
-        code = self.process.returncode
-        return code if code >= 0 else _SIGNALLED - code
-
-
-def _wait_a_while(process: subprocess.Popen[bytes]) -> None:
-    try:
-        process.wait(timeout=1)
-    except subprocess.TimeoutExpired:
-        return
+        poll = select.poll()
+        poll.register(self.wake, select.POLLIN)
+        while not self.due:
+            poll.poll()
+            _empty(self.wake)
+        status = self._command.poll()
+        return SIGNALLED + self._signals[-1] if status is None else status
 
 
 def _in_foreground() -> bool:
@@ -91,17 +83,20 @@ def _in_foreground() -> bool:
 
 
 @contextmanager
-def signals_end() -> Iterator[tuple[Ending, int]]:
-    """What signals have to say, and a file that is readable once one, or an end, has come."""
-    ending = Ending()
+def ending_of(command: Sequence[str]) -> Iterator[Ending]:
+    """When a recording ends that is one of `command`, held until go(); without one, of signals."""
     wake, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    held = HeldCommand(command) if command else None
+    ending = Ending(held, wake)
     before = {number: signal.signal(number, ending.take) for number in _ENDING}
     # Without a handler of Python's nothing would be written when the command ends.
     before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
     before_fd = signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
     try:
-        yield ending, wake
+        yield ending
     finally:
+        if held is not None:
+            held.abandon()
         signal.set_wakeup_fd(before_fd)
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -131,7 +126,8 @@ class Recorder:
     def close(self) -> None:
         """Close the pipes."""
         for file in self._pipes:
-            os.close(file)
+            with suppress(OSError):  # of a dead mount
+                os.close(file)
         self._pipes.clear()
 
     def _read(self, file: int) -> int:
@@ -158,24 +154,24 @@ class Recorder:
         while self.round():
             pass
 
-    def run(self, ending: Ending, wake: int, tick: Callable[[], float | None]) -> None:
+    def run(self, ending: Ending, tick: Callable[[], float | None]) -> None:
         """Record until `ending` is due; `tick` is called often, and says when to call it again.
 
         (In seconds; None: whenever something happens.) Raises as round().
         """
         poll, lingering = select.poll(), select.poll()
-        poll.register(wake, select.POLLIN)
-        lingering.register(wake, select.POLLIN)
+        poll.register(ending.wake, select.POLLIN)
+        lingering.register(ending.wake, select.POLLIN)
         for file in self._pipes:
             poll.register(file, _READABLE)
         while not ending.due:
-            after = tick()
             got = self.round()
+            after = tick()
             if not got:
                 poll.poll(None if after is None else after * 1000)
             elif got < self._little:
                 lingering.poll(self._linger_s * 1000)
-            _empty(wake)
+            _empty(ending.wake)
 
 
 def _empty(wake: int) -> None:

@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import click
@@ -141,3 +142,22 @@ def test_a_reader_that_has_seen_enough_is_no_error_to_talk_about(arguments: list
     done = subprocess.run(command, check=False, stdout=output, stderr=subprocess.PIPE)
     os.close(output)
     assert (done.returncode, done.stderr) == (_FAILED, b"")
+
+
+def test_completion() -> None:
+    words = {"COMP_WORDS": "hyptrace re", "COMP_CWORD": "1"}
+    environment = {**os.environ, **words, "_HYPTRACE_COMPLETE": "bash_complete"}
+    command = [sys.executable, "-m", "hyptrace"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    assert done.stdout.splitlines() == ["plain,record", "plain,report"]
+
+
+def test_man_pages_say_what_help_says(tmp_path: Path) -> None:
+    pytest.importorskip("click_man")
+    script = Path(__file__).parents[1] / "scripts" / "man"
+    subprocess.run([script, tmp_path], check=True, capture_output=True)
+    pages = {path.name for path in tmp_path.iterdir()}
+    assert pages == {"hyptrace.1", *(f"hyptrace-{name}.1" for name in SUBCOMMANDS)}
+    page = (tmp_path / "hyptrace-record.1").read_text(encoding="utf-8")
+    for word in ("hyptrace record -e hyp_enter", "Exit status:", "buffer\\-size", "until ^C"):
+        assert word in page
