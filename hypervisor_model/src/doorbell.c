@@ -31,6 +31,7 @@ void doorbell_ring(struct simple_rb_per_cpu *rb)
 {
 	struct doorbell *doorbell = &hyp_of(rb)->doorbell;
 
+	/* [rung] against [arm_any] */
 	if (xchg(&doorbell->armed, 0))
 		send(doorbell->fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
@@ -89,7 +90,8 @@ int hyp_doorbell_arm(struct hyp *hyp, u64 cpu)
 		return -ENODEV;
 	if (cpu >= hyp->nr_cpus && cpu != HYP_DOORBELL_ALL)
 		return -EINVAL;
-	xchg(&hyp->doorbell.armed, 1); /* before the rings: see doorbell_ring() */
+	/* [arm_any] against [rung]; before [arm] */
+	xchg(&hyp->doorbell.armed, 1);
 	for (u32 each = 0; each < hyp->nr_cpus; each++) {
 		if (cpu == HYP_DOORBELL_ALL || cpu == each)
 			simple_ring_buffer_arm(&hyp->pcpus[each].trace.rb);

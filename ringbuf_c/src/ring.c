@@ -144,10 +144,10 @@ void __simple_rb_drop(struct simple_rb_per_cpu *rb)
 void __simple_rb_ring(struct simple_rb_per_cpu *rb)
 {
 	/*
-	 * Before it rings, not after: who arms again meanwhile has either been late, and
-	 * stays armed, or been in time, and hears this ring.
+	 * [disarm] against [arm], before it rings: who arms again meanwhile has either been
+	 * late, and stays armed, or been in time, and hears this ring.
 	 */
-	WRITE_ONCE(rb->armed, 0);
+	xchg(&rb->armed, 0);
 	rb->ring(rb);
 }
 
@@ -182,13 +182,13 @@ static void simple_rb_enable(struct simple_rb_per_cpu *rb)
 
 void simple_ring_buffer_arm(struct simple_rb_per_cpu *rb)
 {
-	/* [arm] before [membarrier_arm] */
-	WRITE_ONCE(rb->armed, 1);
+	/* [arm] against [disarm]; before [membarrier_arm] */
+	xchg(&rb->armed, 1);
 }
 
 void simple_ring_buffer_disarm(struct simple_rb_per_cpu *rb)
 {
-	WRITE_ONCE(rb->armed, 0);
+	xchg(&rb->armed, 0);
 }
 
 /*
