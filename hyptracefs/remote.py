@@ -583,8 +583,8 @@ class Remote:
     def _poll_once(self) -> bool:
         """Look for events; whether somebody has been waiting for them."""
         self._looks += 1
-        self._notice_gone()
         if self._buffer is None or not self._buffer.poll() or not self._wake(self._buffer):
+            self._notice_gone()  # it is not, as long as events come
             return False
         self._quiet_since = trio.current_time()
         return True
@@ -641,8 +641,8 @@ class Remote:
             while self._waited_for() and not self._poll_once():
                 with trio.move_on_after(LONGEST_S):
                     await doorbell.wait()
+                    self._poll_once()
                     break
-        self._poll_once()
 
 
 class Reader:
