@@ -158,6 +158,11 @@ class _Remote:
         address: int = lib.hyp_conduit_address(self._hyp)
         return address
 
+    @property
+    def has_doorbell(self) -> bool:
+        """Whether the host can have it ring when there are events."""
+        return bool(lib.hyp_has_doorbell(self._hyp))
+
     def close(self) -> None:
         """Stop the CPUs and free everything. A second call does nothing."""
         hyp, self._hyp = self._hyp, None

@@ -52,6 +52,15 @@ class Hvc(IntEnum):
     TRACING_WRITE_EVENT = lib.HVC_TRACING_WRITE_EVENT
     TRACING_STATISTICS = lib.HVC_TRACING_STATISTICS
     TRACING_SWAP_READERS = lib.HVC_TRACING_SWAP_READERS
+    TRACING_DOORBELL = lib.HVC_TRACING_DOORBELL
+
+
+class DoorbellOp(IntEnum):
+    """What Hvc.TRACING_DOORBELL is asked for."""
+
+    REMOVE = lib.HYP_DOORBELL_REMOVE
+    HANG = lib.HYP_DOORBELL_HANG
+    ARM = lib.HYP_DOORBELL_ARM
 
 
 def hvc_call(conduit: int, cpu: int, nr: Hvc, args: Sequence[int]) -> int:

@@ -87,12 +87,15 @@ async def test_text_is_lines_of_names_and_numbers(tree: Tree, remote: Remote) ->
         "hypercall tracing_write_event calls 0 errors 0",
         "hypercall tracing_statistics calls 0 errors 0",
         "hypercall tracing_swap_readers calls 0 errors 0",
+        "hypercall tracing_doorbell calls 0 errors 0",
         *(f"hypervisor cpu{cpu} {_NOTHING_WRITTEN}" for cpu in range(2)),
         "host loaded 1",
         "host tracing_on 1",
         "host readers 0",
         "host waiting 0",
         "host watching 0",
+        "host looks 0",
+        "host armed 0",
         *(f"host cpu{cpu} {_NOTHING_SEEN}" for cpu in range(2)),
     ]
 

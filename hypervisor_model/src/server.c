@@ -68,6 +68,7 @@ static bool send_hello(const struct hyp *hyp, int fd, int error)
 		.nr_symbols = count_symbol_tables(),
 		.nr_formats = count_format_tables(),
 		.nr_spares = RB_MAX_TAKEN - 1,
+		.flags = hyp_has_doorbell(hyp) ? HYP_HAS_DOORBELL : 0,
 	};
 
 	return send_message(fd, &hello, sizeof(hello));
@@ -341,7 +342,7 @@ static struct hyp_result_msg make_call(struct hyp *hyp, const struct hyp_call_ms
 {
 	struct hvc_regs regs = call->regs;
 
-	if (regs.x0 == HVC_TRACING_LOAD)
+	if (regs.x0 == HVC_TRACING_LOAD || regs.x0 == HVC_TRACING_DOORBELL)
 		regs.x3 = (u64)(s64)fd; /* the number that it has here */
 	if (regs.x0 == HVC_TRACING_STATISTICS)
 		regs.x1 = (uintptr_t)body; /* what the host says is no address of ours */
@@ -393,6 +394,7 @@ static void forget_host(struct hyp *hyp)
 {
 	pthread_mutex_lock(&hyp->lock);
 	hyp_unload(hyp);
+	hyp_doorbell_remove(hyp);
 	for (u32 i = 0; i < HYP_NR_EVENTS; i++)
 		WRITE_ONCE(hyp->enabled[i], 0);
 	pthread_mutex_unlock(&hyp->lock);

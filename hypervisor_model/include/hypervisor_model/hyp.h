@@ -103,4 +103,7 @@ int hyp_serve(struct hyp *hyp, int listen_fd, int stop_fd);
  */
 const char *hyp_writer_ordering(const struct hyp *hyp);
 
+/** hyp_has_doorbell - whether HVC_TRACING_DOORBELL can be used: it needs membarrier(2). */
+bool hyp_has_doorbell(const struct hyp *hyp);
+
 #endif
