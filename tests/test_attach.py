@@ -389,6 +389,21 @@ def is_zombie(pid: int) -> bool:
 
 
 @mounting
+def test_one_that_is_killed_while_somebody_waits_for_its_ring_is_noticed(
+    tmp_path: Path, model: Model
+) -> None:
+    with mounted(tmp_path, source=model.source) as mount:
+        mount.write("tracing_on", "1")
+        reader = mount.blocked_cat("trace_pipe")
+        until(lambda: "tracing_doorbell calls 2" in mount.read("statistics"), "it to be armed")
+        model.kill()
+        until(lambda: "the hypervisor is gone" in mount.log(), "it to be missed")
+        assert mount.read("tracing_on") == "0\n"
+        reader.kill()
+        reader.wait()
+
+
+@mounting
 def test_a_model_of_our_own_that_was_killed_is_started_anew(tmp_path: Path) -> None:
     with mounted(tmp_path / "m", "cpus=2") as mount:
         mount.trace()

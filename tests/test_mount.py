@@ -177,6 +177,32 @@ def test_a_stopped_reader_goes_on(idle: Mount) -> None:
     reader.stdout.close()
 
 
+def _has_armed(mount: Mount, times: int) -> bool:
+    [armed] = re.findall(r"host armed (\d+)", mount.read("statistics"))
+    return int(armed) >= times
+
+
+@pytest.mark.parametrize("wakeup", ["doorbell", "poll"])
+def test_a_blocked_cat_wakes(tmp_path: Path, wakeup: str) -> None:
+    with mounted(tmp_path, "cpus=2,workload=idle", f"wakeup={wakeup}") as mount:
+        mount.write("events/hypervisor/selftest/enable", "1")
+        mount.write("tracing_on", "1")
+        reader = subprocess.Popen(
+            ["cat", str(mount.top / "trace_pipe")], stdout=subprocess.PIPE, bufsize=0
+        )
+        assert reader.stdout is not None
+        for number in range(1, 20):
+            until(lambda: blocks_in_read(reader.pid), "cat to block")
+            if wakeup == "doorbell":
+                until(partial(_has_armed, mount, number), "the doorbell to be armed")
+            mount.write("selftest_event", "1")
+            assert reader.stdout.readline().endswith(b": selftest id=%d\n" % number)
+        reader.kill()
+        reader.wait()
+        reader.stdout.close()
+        assert _has_armed(mount, 1) == (wakeup == "doorbell")
+
+
 def test_nonblocking_is_seen_at_each_read(idle: Mount) -> None:
     pipe = os.open(idle.top / "trace_pipe", os.O_RDONLY | os.O_NONBLOCK)
     try:

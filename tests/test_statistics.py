@@ -61,6 +61,7 @@ def shown(remote: Remote) -> dict[str, Values]:
 
 
 _NOTHING_WRITTEN = "written 0 overrun 0 dropped 0 ever_written 0 ever_overrun 0 ever_dropped 0"
+_HOST_NUMBERS = ("loaded", "tracing_on", "readers", "waiting", "watching", "looks", "armed")
 _NOTHING_SEEN = (
     "entries 0 overrun 0 read 0 unread 0 lost 0 skipped 0 filtered 0 abandoned 0 unreported 0 "
     "broken_pages 0 pages_lost 0 pages_touched 0 dropped 0 swap_error 0"
@@ -297,9 +298,7 @@ def test_when_the_hypervisor_is_gone_the_host_still_speaks(tmp_path: Path) -> No
         lines = show_statistics(Place(it)).splitlines()
         assert lines[0] == "hypervisor state gone"
         assert lines[1] == "# hypervisor: it has ended"
-        assert lines[2:] == [
-            f"host {name} 0" for name in ("loaded", "tracing_on", "readers", "waiting", "watching")
-        ]
+        assert lines[2:] == [f"host {name} 0" for name in _HOST_NUMBERS]
 
 
 # --- in a mount ----------------------------------------------------------------------------
