@@ -76,6 +76,16 @@ def test_fusermount_ends_the_server(tmp_path: Path) -> None:
 
 @pytest.mark.mount
 @needs_mount
+def test_killed_it_is_unmounted_where_that_was_asked_for(tmp_path: Path) -> None:
+    with mounted(tmp_path, "cpus=2,workload=idle,auto_unmount") as mount:
+        mount.server.kill()
+        mount.server.wait()
+        until(lambda: not mount.is_mounted(), "fusermount3 to unmount it")
+        mount.server.returncode = 0  # as it was meant
+
+
+@pytest.mark.mount
+@needs_mount
 def test_killed_it_ends_its_readers_and_its_model_and_leaves_a_dead_mount(tmp_path: Path) -> None:
     with mounted(tmp_path, "cpus=2,workload=idle") as mount:
         model = mount.model()
