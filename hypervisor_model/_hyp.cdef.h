@@ -19,8 +19,10 @@ int hyp_start(struct hyp *hyp);
 void hyp_destroy(struct hyp *hyp);
 uintptr_t hyp_conduit_address(struct hyp *hyp);
 int hyp_serve_host(struct hyp *hyp, int host_fd, int listen_fd, int stop_fd);
+void hyp_allow(struct hyp *hyp, uint32_t uid);
 int hyp_serve(struct hyp *hyp, int listen_fd, int stop_fd);
 const char *hyp_writer_ordering(const struct hyp *hyp);
+bool hyp_has_doorbell(const struct hyp *hyp);
 
 struct hyp_event_field {
 	const char *type;

@@ -21,6 +21,8 @@ from hypervisor_model.workloads import WORKLOADS, load_workload
 _FAILED = 1
 _END_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _MIN_CPUS = 2  # the recording has two
+_OWNER_ONLY = 0o600
+_ANYBODY = 0o666  # may connect; who they are is looked at then
 _MAX_PATH = 107  # bytes; unix(7): sun_path, with its zero byte
 
 _EPILOG = f"""\
@@ -64,6 +66,9 @@ def _parser() -> argparse.ArgumentParser:
         "--listen", metavar="PATH", help="a Unix socket for hosts; made, and removed"
     )
     where.add_argument("--fd", type=int, help=argparse.SUPPRESS)  # a host that is there already
+    parser.add_argument(
+        "--allow-uid", type=int, metavar="UID", help="a user, besides root and you, who may attach"
+    )
     parser.add_argument("--cpus", type=_positive, default=default_cpus(), help="1 to 1024")
     parser.add_argument("--workload", default="replay", metavar="NAME", help="what its CPUs do")
     parser.add_argument(
@@ -98,13 +103,13 @@ def _make_way(path: Path) -> None:
 
 
 @contextmanager
-def listening(path: Path) -> Iterator[socket.socket]:
-    """A listening socket at `path`, for its owner only; removed at the end."""
+def listening(path: Path, mode: int = _OWNER_ONLY) -> Iterator[socket.socket]:
+    """A listening socket at `path`, with `mode`; removed at the end."""
     if len(os.fsencode(path)) > _MAX_PATH:
         raise OSError(errno.ENAMETOOLONG, f"{path}: a socket's path has {_MAX_PATH} bytes at most")
     _make_way(path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        umask = os.umask(0o177)
+        umask = os.umask(0o777 & ~mode)
         try:
             listener.bind(str(path))
         except OSError as error:
@@ -158,7 +163,11 @@ def _run(arguments: argparse.Namespace) -> None:
             hypervisor.serve_host(arguments.fd, stop)
             return
         path = Path(arguments.listen)
-        with listening(path) as listener:
+        mode = _OWNER_ONLY
+        if arguments.allow_uid is not None:
+            hypervisor.allow(arguments.allow_uid)
+            mode = _ANYBODY
+        with listening(path, mode) as listener:
             _say(
                 f"listening at {path}: {arguments.cpus} CPUs, workload {arguments.workload}, "
                 f"writers: {hypervisor.writer_ordering}"

@@ -158,6 +158,11 @@ class _Remote:
         address: int = lib.hyp_conduit_address(self._hyp)
         return address
 
+    @property
+    def has_doorbell(self) -> bool:
+        """Whether the host can have it ring when there are events."""
+        return bool(lib.hyp_has_doorbell(self._hyp))
+
     def close(self) -> None:
         """Stop the CPUs and free everything. A second call does nothing."""
         hyp, self._hyp = self._hyp, None
@@ -234,6 +239,10 @@ class Hypervisor(_Remote):
     def serve_host(self, host_fd: int, stop_fd: int) -> None:
         """Answer the host at `host_fd` until it is gone, or until `stop_fd` is readable."""
         lib.hyp_serve_host(self._hyp, host_fd, -1, stop_fd)
+
+    def allow(self, uid: int) -> None:
+        """Hosts of user `uid` may attach, too; else it is root, and who we run as."""
+        lib.hyp_allow(self._hyp, uid)
 
     def serve(self, listen_fd: int, stop_fd: int) -> None:
         """Answer one host after the other, until `stop_fd` is readable."""

@@ -8,9 +8,7 @@ fails it raises click.ClickException or OSError (status 1); for wrong usage, cli
 
 from __future__ import annotations
 
-import errno
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 
@@ -75,6 +73,13 @@ def hyptrace() -> None:
     """Trace a hypervisor whose buffers hyptracefs has mounted."""
 
 
+@hyptrace.result_callback()
+def _write_out(status: int | None) -> int | None:
+    """Here, where click still looks: it ends us, with 1 and no word, when nobody reads any more."""
+    sys.stdout.flush()
+    return status
+
+
 def _explain(error: OSError) -> str:
     why = error.strerror or str(error)
     return f"{error.filename}: {why}" if error.filename else why
@@ -89,18 +94,10 @@ def _say_usage(error: click.UsageError) -> None:
     _say(f"{error.format_message().rstrip('.')} (see {path} --help)")
 
 
-def _leave_pipe() -> None:
-    """Nobody reads our output any more: what Python still holds of it goes nowhere."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
-    os.close(null)
-
-
 def _run(argv: Sequence[str] | None) -> int:
     status = hyptrace.main(
         args=None if argv is None else list(argv), prog_name=_NAME, standalone_mode=False
     )
-    sys.stdout.flush()
     return status or 0
 
 
@@ -118,10 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(error.format_message())
         return _FAILED
     except OSError as error:
-        if error.errno == errno.EPIPE:
-            _leave_pipe()
-        else:
-            _say(_explain(error))
+        _say(_explain(error))
         return _FAILED
     except (click.Abort, KeyboardInterrupt):
         _say("interrupted")

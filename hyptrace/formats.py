@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from hypervisor_model import EventInfo, FieldInfo
 from hyptracefs.event_table import check_table
 from hyptracefs.events import Event, compile_events
+from hyptracefs.print_fmt import formats_in
 
 MAX_EVENTS = 4096  # the rest are left out
 
@@ -91,12 +92,16 @@ def parse_format(text: str) -> EventInfo:
 
 def _checked(text: str) -> EventInfo:
     info = parse_format(text)
+    table = formats_in(info)
     sized = tuple(field for field in info.fields if not is_tail(field))
     # An array without end comes last, and where the fields before it have ended.
     if any(is_tail(field) and field.offset < needed(info) for field in info.fields):
         raise ValueError(f"event {info.name}: an array without size, and fields behind it")
     try:
-        check_table((info._replace(fields=sized),), ())
+        if table:
+            check_table((info._replace(print_fmt=""),), (), (table,))
+        else:
+            check_table((info._replace(fields=sized),), ())
     except OSError as error:
         raise ValueError(error.strerror) from None
     return info
@@ -113,11 +118,18 @@ def describe(system: str, texts: Iterable[str], refused: list[str]) -> list[Even
     return infos
 
 
+def _compiled(info: EventInfo) -> Event:
+    """With the formats that records name, where its print format tells them."""
+    table = formats_in(info)
+    [event] = compile_events((info,), (), (table,) if table else ())
+    return event
+
+
 def events_of(formats: Iterable[tuple[str, Iterable[str]]], refused: list[str]) -> list[Described]:
     """Events of all systems, in the order of their ids; of two with one id the first counts."""
     by_id: dict[int, Described] = {}
     for system, texts in formats:
         infos = describe(system, texts, refused)[: MAX_EVENTS - len(by_id)]
-        for event in compile_events(infos, ()):
+        for event in map(_compiled, infos):
             by_id.setdefault(event.id, Described(system, event))
     return [by_id[number] for number in sorted(by_id)]

@@ -92,6 +92,15 @@ static ssize_t receive(int fd, void *message, size_t size)
 	}
 }
 
+/* The file that goes with a call; -1: none does. */
+static int fd_of(const struct hvc_regs *regs)
+{
+	if (regs->x0 == HVC_TRACING_LOAD ||
+	    (regs->x0 == HVC_TRACING_DOORBELL && regs->x1 == HYP_DOORBELL_HANG))
+		return (int)regs->x3;
+	return -1;
+}
+
 /* Bytes of the answer, which begins with a reply to this call; -errno. */
 static ssize_t ask(struct socket_conduit *to, u32 cpu, const struct hvc_regs *regs,
 		   struct single_reply *answer, size_t room)
@@ -101,8 +110,7 @@ static ssize_t ask(struct socket_conduit *to, u32 cpu, const struct hvc_regs *re
 		.nr_calls = 1,
 		.call = { .cpu = cpu, .regs = *regs },
 	};
-	ssize_t got = send_request(to->fd, &request,
-				   regs->x0 == HVC_TRACING_LOAD ? (int)regs->x3 : -1);
+	ssize_t got = send_request(to->fd, &request, fd_of(regs));
 
 	if (!got)
 		got = receive(to->fd, answer, room);

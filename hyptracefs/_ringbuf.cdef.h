@@ -11,6 +11,10 @@
 #define HVC_TRACING_WRITE_EVENT ...
 #define HVC_TRACING_STATISTICS ...
 #define HVC_TRACING_SWAP_READERS ...
+#define HVC_TRACING_DOORBELL ...
+#define HYP_DOORBELL_REMOVE ...
+#define HYP_DOORBELL_HANG ...
+#define HYP_DOORBELL_ARM ...
 #define HYP_MAX_STATISTICS ...
 
 struct hvc_conduit;
@@ -153,6 +157,11 @@ struct reader {
 struct reader_carry {
 	uint32_t offset;
 	uint32_t length;
+	uint32_t cpu;
+	uint32_t loss_end;
+	uint64_t lost;
+	uint32_t events;
+	bool gap;
 	...;
 };
 
@@ -161,6 +170,8 @@ struct reader_stats {
 	uint64_t lost;
 	uint64_t skipped;
 	uint64_t filtered;
+	uint64_t abandoned;
+	uint64_t unreported;
 	uint64_t broken_pages;
 	uint64_t pages_lost, pages_touched;
 	uint64_t dropped;
@@ -174,6 +185,7 @@ uint32_t reader_text(struct reader *reader, uint32_t cpu, struct reader_carry *c
 		     char *out, uint32_t size);
 uint32_t reader_raw(struct reader *reader, uint32_t cpu, struct reader_carry *carry,
 		    uint8_t *out, uint32_t size);
+void reader_abandon(struct reader *reader, struct reader_carry *carry);
 void reader_set_filters(struct reader *reader, struct filter_table filters);
 bool reader_unfinished(const struct reader *reader);
 bool reader_ready(struct reader *reader, uint32_t cpu);

@@ -11,7 +11,13 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from hyptracefs import daemon
-from hyptracefs.mounts import MountError, check_fuse, check_mounted, check_mountpoint
+from hyptracefs.mounts import (
+    MountError,
+    check_fuse,
+    check_mounted,
+    check_mountpoint,
+    clear_dead_mounts,
+)
 from hyptracefs.options import Options, UsageError, fuse_options_help, options_help, parse_options
 from hyptracefs.sources import SOURCES, canonical_source
 
@@ -112,12 +118,19 @@ def _run(argv: Sequence[str] | None) -> int:
         _serve_in_background(arguments, options)
         return 0
     check_fuse()
+    clear_dead_mounts(arguments.mountpoint)
     check_mountpoint(arguments.mountpoint)
     if not (arguments.foreground or arguments.debug):
         return _in_background(arguments)
     level = logging.DEBUG if arguments.debug else logging.INFO
     daemon.set_up_log(level, logging.StreamHandler())
-    _serve(arguments, options, lambda: logging.info("mounted at %s", arguments.mountpoint))
+    tell_systemd = daemon.systemd_notifier()
+
+    def ready() -> None:
+        logging.info("mounted at %s", arguments.mountpoint)
+        tell_systemd(f"READY=1\nSTATUS=mounted at {arguments.mountpoint}")
+
+    _serve(arguments, options, ready)
     return 0
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 import logging.handlers
 import os
+import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 _SYSLOG = Path("/dev/log")
@@ -39,6 +40,26 @@ def start(arguments: Sequence[str]) -> int:
             server.terminate()
             raise
     return server.wait() or 1
+
+
+def systemd_notifier() -> Callable[[str], None]:
+    """Tells the service manager that has started us something (sd_notify(3)); or does nothing.
+
+    Once only: those that we start are not to speak for us.
+    """
+    address = os.environ.pop("NOTIFY_SOCKET", "")
+
+    def tell(state: str) -> None:
+        if not address:
+            return
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+                manager.connect("\0" + address[1:] if address.startswith("@") else address)
+                manager.send(state.encode())
+        except OSError as error:
+            logging.warning("systemd: %s: %s", address, error.strerror)
+
+    return tell
 
 
 def log_handler(log_file: str | None) -> logging.Handler:

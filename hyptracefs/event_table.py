@@ -32,6 +32,7 @@ MAX_FORMATS_MSGS = 512
 MAX_FORMAT_ARGS = 8  # of a format
 MAX_FORMAT = 247  # characters of one
 MAX_NAME = 63  # characters of a text that has an array
+HAS_DOORBELL = 1  # of the flags of a hello
 
 MAX_ID = 2**16 - 1
 MAX_PAYLOAD = 4072  # bytes; RB_MAX_PAYLOAD
@@ -60,6 +61,7 @@ class Hello(NamedTuple):
     nr_formats: int  # messages that follow those
     counter_hz: int  # about; 0: unknown
     nr_spares: int = 0  # pages of each CPU that it takes as spares
+    flags: int = 0  # HAS_*
 
 
 def _broken(why: str) -> OSError:
@@ -284,7 +286,7 @@ def check_table(
 # --- from bytes -----------------------------------------------------------------------------
 
 _HELLO = struct.Struct("<8sIi64sIIIIIIQ")
-_HELLO_SPARES = struct.Struct("<II")  # behind it, from producers that have spares
+_HELLO_MORE = struct.Struct("<II")  # behind it, but not from the first producers
 _EVENT = struct.Struct("<64sIIII")
 _FIELD = struct.Struct("<64s64sIIII")
 _SYMBOLS = struct.Struct("<64s64sII")
@@ -325,8 +327,8 @@ def decode_hello(message: bytes) -> Hello:
         raise _broken(f"{what}: version {version} of the protocol, not {VERSION}")
     more = message[_HELLO.size :]
     if more:
-        _check_size(message, _HELLO.size + _HELLO_SPARES.size, what)
-        numbers.append(_HELLO_SPARES.unpack(more)[0])
+        _check_size(message, _HELLO.size + _HELLO_MORE.size, what)
+        numbers += _HELLO_MORE.unpack(more)
     if not -_MAX_ERRNO <= error <= 0:
         raise _broken(f"{what}: {error} is no error")
     hello = Hello(-error, _text(name, what), *numbers)

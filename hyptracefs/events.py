@@ -12,6 +12,7 @@ from hyptracefs.print_fmt import (
     Op,
     compile_format,
     compile_print_fmt,
+    portable_formats,
     portable_print_fmt,
     raw_format,
     raw_operations,
@@ -157,7 +158,8 @@ def _formatted(info: EventInfo, table: FormatTable) -> Event:
     [index] = (field for field in info.fields if field.name == table.index)
     unknown = (f"{info.name} Unknown hyp_string_fmt ID ", Number(index, "unsigned", 0, ""))
     lines = tuple(_format_lines(info, table))
-    return Event(info, unknown, portable_print_fmt(info.print_fmt, ()), Formats(index, lines))
+    portable = portable_formats(table) if lines else portable_print_fmt(info.print_fmt, ())
+    return Event(info, unknown, portable, Formats(index, lines))
 
 
 def _event(info: EventInfo, tables: Sequence[SymbolTable]) -> Event:
@@ -176,8 +178,8 @@ def compile_events(
 ) -> tuple[Event, ...]:
     """Events with their operations, sorted by name.
 
-    `formats` are those that records of events name themselves; the print format of such an
-    event is for others to read. What cannot be rendered is shown raw, with a warning: an event
+    `formats` are those that records of events name themselves; such an event's own print
+    format is for others to read. What cannot be rendered is shown raw, with a warning: an event
     as `name=value`, a format as its text with `(0x1, 0x2)` behind it.
     """
     formatted = {table.event: table for table in formats}

@@ -12,11 +12,21 @@ from dataclasses import dataclass
 
 from hyptracefs.clock import Conversion
 from hyptracefs.hypervisor_statistics import HypervisorStatistics, decode_statistics
-from hyptracefs.ring_buffer import Counter, Hvc, hvc_call, hvc_statistics
+from hyptracefs.ring_buffer import (
+    ALL_CPUS,
+    Counter,
+    DoorbellOp,
+    Hvc,
+    hvc_call,
+    hvc_statistics,
+)
 
 # The mount acts like a kernel worker that is bound to this CPU; what a user does from
 # another CPU (the test event) is called from that one.
 HOST_CPU = 0
+
+
+_U64_MAX = 2**64 - 1
 
 
 def _never() -> str:
@@ -35,6 +45,7 @@ class Traits:
     counter: int = Counter.CPU  # which stamps the events
     counter_hz: int = 0  # about; 0: unknown
     max_spares: int = 0  # pages of each CPU that it takes as spares
+    doorbell: bool = False  # it can ring when there are events
 
 
 class Hypercalls:
@@ -88,6 +99,14 @@ class Hypercalls:
     def write_event(self, cpu: int, value: int) -> None:
         """Emit one `selftest` event with id=`value` on `cpu`, modulo the CPUs there are."""
         self._call(Hvc.TRACING_WRITE_EVENT, value, cpu=cpu % self.cpus)
+
+    def hang_doorbell(self, socket: int) -> None:
+        """Have `socket` rung, a Unix one of type SEQPACKET; once for each time it is armed."""
+        self._call(Hvc.TRACING_DOORBELL, DoorbellOp.HANG, 0, socket)
+
+    def arm_doorbell(self, cpu: int) -> None:
+        """Have it rung at the next event of `cpu`, or ALL_CPUS, that cannot be seen yet."""
+        self._call(Hvc.TRACING_DOORBELL, DoorbellOp.ARM, cpu if cpu != ALL_CPUS else _U64_MAX)
 
     def statistics(self) -> HypervisorStatistics:
         """What the hypervisor has counted. OSError EOPNOTSUPP: it does not, EPROTO: nonsense."""

@@ -27,6 +27,33 @@ class MountError(Exception):
     """It cannot be mounted there; says why and what to do."""
 
 
+_DEAD = (errno.ENOTCONN, errno.ECONNABORTED)  # what a mount answers that has lost its server
+
+
+def _is_our_dead_mount(mountpoint: str) -> bool:
+    try:
+        Path(mountpoint).stat()
+    except OSError as error:
+        mount = mount_at(mountpoint)
+        return error.errno in _DEAD and mount is not None and mount.fs_type == FS_TYPE
+    return False
+
+
+def clear_dead_mounts(mountpoint: str) -> None:
+    """Remove what a server of ours that was killed has left at `mountpoint`, and nothing else.
+
+    One process at a time, looking again: what another has mounted meanwhile is not dead. And
+    nobody mounts over a dead mount of ours before it is removed.
+    """
+    if not _is_our_dead_mount(mountpoint):
+        return
+    with reserved(os.path.dirname(mountpoint)):  # noqa: PTH120 (it is canonical)
+        while _is_our_dead_mount(mountpoint):
+            log.warning("%s: a dead mount of hyptracefs was there: removed", mountpoint)
+            if subprocess.run(["fusermount3", "-u", "-z", mountpoint], check=False).returncode:
+                return  # check_mountpoint() says what to do
+
+
 def _check_directory(mountpoint: str) -> None:
     try:
         status = Path(mountpoint).stat()
@@ -34,7 +61,7 @@ def _check_directory(mountpoint: str) -> None:
         remedy = f"make it, with: mkdir -p {mountpoint}"
         raise MountError(f"{mountpoint} does not exist: {remedy}") from None
     except OSError as error:
-        if error.errno in (errno.ENOTCONN, errno.ECONNABORTED):
+        if error.errno in _DEAD:
             remedy = f"remove it first, with: umount -l {mountpoint}"
             raise MountError(f"{mountpoint} is a dead mount: {remedy}") from None
         raise MountError(f"{mountpoint}: {error.strerror}: choose a directory of yours") from None

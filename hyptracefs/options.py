@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from hypervisor_model import WORKLOADS, load_workload
-from hyptracefs.remote import DEFAULT_POLL_MS, Settings
+from hyptracefs.remote import Settings
+from hyptracefs.wakeup import Wakeup
 
 # Of the top directory, as of a tracefs.
 DEFAULT_MODE = 0o700
@@ -25,7 +26,8 @@ class Options:
 
     cpus: int | None = None  # None: as many as this machine has, at least 2
     workload: str = "replay"
-    poll_ms: int = DEFAULT_POLL_MS
+    poll_ms: int | None = None  # None: it adapts
+    wakeup: Wakeup | None = None  # None: the better one that there is
     max_buffer_mb: int | None = None  # None: a quarter of the machine's memory
     uid: int | None = None  # None: who mounts
     gid: int | None = None
@@ -37,7 +39,7 @@ class Options:
     def remote(self) -> Settings:
         """For each remote."""
         max_bytes = None if self.max_buffer_mb is None else self.max_buffer_mb << 20
-        return Settings(self.poll_ms, max_bytes)
+        return Settings(self.poll_ms, max_bytes, self.wakeup)
 
 
 class _Option(NamedTuple):
@@ -62,6 +64,13 @@ def _octal(text: str) -> int:
     return number
 
 
+def _wakeup(text: str) -> Wakeup:
+    names = [way.value for way in Wakeup]
+    if text not in names:
+        raise ValueError(f"not one of {', '.join(names)}")
+    return Wakeup(text)
+
+
 def _workload(text: str) -> str:
     load_workload(text, cpus=1)  # or it says what is wrong, while somebody is there to read it
     return text
@@ -83,7 +92,10 @@ OPTIONS: dict[str, _Option] = {
                                             "at least 2)"),
     "workload": _Option(_workload, "NAME", f"what the model's CPUs do: {_workloads()}"),
     "poll_ms": _Option(_integer(1, 10_000), "MS", "how often to look for events while a reader "
-                                                  f"waits (default {DEFAULT_POLL_MS})"),
+                                                  "waits (default: 0.2 ms to 100 ms, as they "
+                                                  "come)"),
+    "wakeup": _Option(_wakeup, "HOW", "doorbell: the hypervisor says when there are events, if it "
+                                     "can (default without poll_ms); poll: look for them"),
     "max_buffer_mb": _Option(_integer(1, 1 << 40), "MB", "the most that the buffers of all CPUs "
                                                          "take (default: a quarter of memory)"),
     "uid": _Option(_integer(0, _MAX_ID), "N", "owner of the files (default: who mounts)"),

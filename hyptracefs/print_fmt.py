@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple, Protocol
 
-from hypervisor_model import EventInfo, FieldInfo, Format, SymbolTable
+from hypervisor_model import EventInfo, FieldInfo, Format, FormatTable, SymbolTable
 
 Base = Literal["signed", "unsigned", "hex"]
 
@@ -530,3 +530,53 @@ def portable_print_fmt(print_fmt: str, tables: Sequence[SymbolTable]) -> str:
         return _print_symbolic(table, match[2]) if table else match[0]
 
     return re.sub(r'"(?:[^"\\]|\\.)*"|(\w+)\(([^()"]*)\)', replace, print_fmt).rstrip(", ")
+
+
+# libtraceevent knows no strings that arguments go into, but arrays whose length is an expression.
+_FORMATTED = '"%s (%s)", {}, __print_array(REC->{}, {}, 8)'
+_TEXTS = re.compile(r'"%s \(%s\)", __print_symbolic\(REC->(?P<index>\w+), (?P<pairs>.*)', re.DOTALL)
+_ARGS = re.compile(r'(?P<args>\w+), (?P<count>[^"]*), 8\)')
+_BETWEEN = "), __print_array(REC->"
+_PAIR = re.compile(r'\{ \d+, "((?:[^"\\]|\\.)*)" \}')
+_TERM = re.compile(r"\(\(REC->\w+ == (\d{1,5})\) \* (\d)\)")
+
+
+def _sum(terms: Sequence[str]) -> str:
+    """In pairs of pairs: a parser calls itself for what is in brackets, and has one stack."""
+    if len(terms) == 1:
+        return terms[0]
+    half = len(terms) // 2
+    return f"({_sum(terms[:half])} + {_sum(terms[half:])})"
+
+
+def portable_formats(table: FormatTable) -> str:
+    """A print format for tools: the text that a record names, and the arguments that it takes.
+
+    As in `CPU %u is back (3)`. Of a table with formats.
+    """
+    texts = SymbolTable("", tuple(enumerate(map(_line_of, table.formats))), None)
+    terms = [
+        f"((REC->{table.index} == {number}) * {form.nr_args})"
+        for number, form in enumerate(table.formats)
+        if form.nr_args
+    ]
+    symbolic = _print_symbolic(texts, f"REC->{table.index}")
+    return _FORMATTED.format(symbolic, table.args, _sum(terms or ["0"]))
+
+
+def formats_in(event: EventInfo) -> FormatTable | None:
+    """The table that portable_formats() has made the print format of `event` from, if it did."""
+    head, _, tail = event.print_fmt.rpartition(_BETWEEN)
+    texts, args = _TEXTS.fullmatch(head), _ARGS.fullmatch(tail)
+    if texts is None or args is None:
+        return None
+    nr_args = {int(number): int(nr) for number, nr in _TERM.findall(args["count"])}
+    try:
+        formats = tuple(
+            Format(_unescape(text), nr_args.get(number, 0))
+            for number, text in enumerate(_PAIR.findall(texts["pairs"]))
+        )
+    except ValueError:
+        return None
+    table = FormatTable(event.name, texts["index"], args["args"], formats)
+    return table if formats and portable_formats(table) == event.print_fmt else None

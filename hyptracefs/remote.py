@@ -19,7 +19,7 @@ from __future__ import annotations
 import errno
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -48,13 +48,11 @@ from hyptracefs.ring_buffer import (
     pages_for,
     physical_memory,
 )
+from hyptracefs.wakeup import LONGEST_S, Doorbell, Wakeup, interval_s
 
 log = logging.getLogger(__name__)
 
 DEFAULT_SIZE_KB = 7
-# The reference polls each 100 ms. With its 7 KiB, a pKVM host with one guest would
-# overwrite the buffer in less.
-DEFAULT_POLL_MS = 10
 
 # How long to wait for a reader that has been killed, and how often to look.
 _ENDING_S = 1.0
@@ -71,8 +69,17 @@ MAX_SIZE_KB = (2**64 - PAGE_SIZE) // 1024
 class Settings:
     """What can be chosen for a remote."""
 
-    poll_ms: int = DEFAULT_POLL_MS  # how often to look for events while somebody waits
+    poll_ms: int | None = None  # how often to look while somebody waits; None: it adapts
     max_bytes: int | None = None  # of all buffers; None: a quarter of the machine's memory
+    wakeup: Wakeup | None = None  # None: the doorbell, if there is one and no poll_ms
+    sleep: Callable[[float], Awaitable[object]] = trio.sleep  # between two looks
+
+    @property
+    def wants_doorbell(self) -> bool:
+        """Whether to have the hypervisor ring, if it can."""
+        if self.wakeup is None:
+            return self.poll_ms is None
+        return self.wakeup is Wakeup.DOORBELL
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,8 @@ class RemoteStatistics:
     readers: int
     waiting: int  # readers that wait for events
     watching: int  # readers that want to be told of events
+    looks: int  # for events, while somebody waited
+    armed: int  # how often the hypervisor has been asked to ring
     cpus: tuple[Stats, ...]  # none while unloaded
 
 
@@ -99,7 +108,7 @@ def _no_other() -> Hypercalls:
 class Remote:
     """One remote named `name` whose hypervisor answers `hypercalls`.
 
-    run() must be running; `poll_ms` is how often it looks for events while somebody waits.
+    run() must be running.
     `attach` gives the hypercalls of the next hypervisor when this one is gone; it is called
     in a thread, and raises OSError.
     """
@@ -122,7 +131,13 @@ class Remote:
         self._attach = attach
         self._max_bytes = settings.max_bytes or physical_memory() // 4
         self._orphaned = False  # the hypervisor is gone, and we have noticed
-        self._poll_s = settings.poll_ms / 1000
+        self._settings = settings
+        self._doorbell: Doorbell | None = None
+        self._doorbell_refused = False
+        self._listening = trio.CancelScope()  # to the doorbell
+        self._quiet_since = 0.0  # somebody has waited, and nothing came
+        self._looks = 0
+        self._armed = 0
         self._table = RenderTable(events)
         self._buffer: RingBuffer | None = None
         self._given_back: tuple[Stats, ...] = ()  # by CPU: the end of the buffer before
@@ -157,6 +172,7 @@ class Remote:
         if buffer is not None:
             self._take_back()
             buffer.close()
+        self._take_doorbell_down()
 
     @property
     def loaded(self) -> bool:
@@ -181,6 +197,8 @@ class Remote:
             readers=len(self._readers),
             waiting=sum(len(lot) for lot in self._lots.values()),
             watching=len(self._watchers),
+            looks=self._looks,
+            armed=self._armed,
             cpus=tuple(buffer.statistics(cpu) for cpu in range(self.cpus)) if buffer else (),
         )
 
@@ -227,11 +245,15 @@ class Remote:
             log.error("%s: %s", self.name, error.strerror)  # noqa: TRY400 (no traceback)
             raise
         self._orphaned = False
+        self._take_doorbell_down()
+        self._doorbell_refused = False
         if self._buffer is not None:
             if self._buffer.poll():
                 log.warning("%s: %d old events are forgotten", self.name, self._buffer.unread())
             self._buffer.close()
             self._buffer = None
+            for cpu in range(self.cpus):
+                self._forget_owed(cpu)
         for event_id in self._enabled:
             self._hypercalls.enable_event(event_id, on=True)
         log.info("%s: attached to another hypervisor", self.name)
@@ -469,7 +491,14 @@ class Remote:
         for each in self._cpus(cpu):
             self._hypercalls.reset(each)
             self._buffer.reset(each)
+            self._forget_owed(each)
         self._try_unload()
+
+    def _forget_owed(self, cpu: int) -> None:
+        """What readers are owed of `cpu` is of before: those who never get it have lost nothing."""
+        for reader in self._readers:
+            if isinstance(reader, Reader):
+                reader.forget_owed(cpu)
 
     async def open_reader(self, cpu: int = ALL_CPUS, caller: int = 0) -> Reader:
         """A consuming reader for process `caller`; loads the buffer if needed.
@@ -529,7 +558,7 @@ class Remote:
 
     async def wait_for_events(self, cpu: int) -> None:
         """Wait until a poll has seen unread events of `cpu`."""
-        self._waiting.set()
+        self._begin_to_wait()
         await self._lots.setdefault(cpu, trio.lowlevel.ParkingLot()).park()
 
     def watch(self, reader: Reader, tell: Callable[[], None]) -> None:
@@ -538,27 +567,91 @@ class Remote:
         Replaces what `reader` had asked to be called before.
         """
         self._watchers[reader] = tell
+        self._begin_to_wait()
+
+    def _begin_to_wait(self) -> None:
+        self._quiet_since = trio.current_time()
         self._waiting.set()
+        self._listening.cancel()  # perhaps for another CPU
 
-    def _wake(self, buffer: RingBuffer) -> None:
-        for cpu, lot in self._lots.items():
-            if lot and buffer.unread(cpu):
-                lot.unpark_all()
-        for reader in [reader for reader in self._watchers if buffer.unread(reader.cpu)]:
+    def _waited_for(self) -> set[int]:
+        """CPUs, and ALL_CPUS."""
+        waiting = {cpu for cpu, lot in self._lots.items() if lot}
+        return waiting | {reader.cpu for reader in self._watchers}
+
+    def _wake(self, buffer: RingBuffer) -> bool:
+        """Wake those for whom there is something; whether there was somebody."""
+        lots = [lot for cpu, lot in self._lots.items() if lot and buffer.unread(cpu)]
+        for lot in lots:
+            lot.unpark_all()
+        readers = [reader for reader in self._watchers if buffer.unread(reader.cpu)]
+        for reader in readers:
             self._watchers.pop(reader)()
+        return bool(lots or readers)
 
-    def _poll_once(self) -> None:
-        self._notice_gone()
-        if self._buffer is not None and self._buffer.poll():
-            self._wake(self._buffer)
+    def _poll_once(self) -> bool:
+        """Look for events; whether somebody has been waiting for them."""
+        self._looks += 1
+        if self._buffer is None or not self._buffer.poll() or not self._wake(self._buffer):
+            self._notice_gone()  # it is not, as long as events come
+            return False
+        self._quiet_since = trio.current_time()
+        return True
 
     async def _poll(self) -> None:
         while True:
             await self._waiting.wait()
-            while self._watchers or any(self._lots.values()):
-                await trio.sleep(self._poll_s)
-                self._poll_once()
+            while self._waited_for():
+                waited_s = trio.current_time() - self._quiet_since
+                await self._settings.sleep(interval_s(waited_s, self._settings.poll_ms))
+                if not self._poll_once() and (doorbell := self._arm()):
+                    await self._listen(doorbell)
             self._waiting = trio.Event()
+
+    # --- the doorbell -----------------------------------------------------------------------
+
+    def _take_doorbell_down(self) -> None:
+        doorbell, self._doorbell = self._doorbell, None
+        if doorbell is not None:
+            self._listening.cancel()
+            doorbell.close()
+
+    def _hang_doorbell(self) -> Doorbell | None:
+        """The doorbell; None if there is none, or it is not wanted."""
+        wanted = self._hypercalls.traits.doorbell and self._settings.wants_doorbell
+        if self._doorbell is None and wanted and not self._doorbell_refused:
+            self._doorbell = Doorbell(self._hypercalls)
+        return self._doorbell
+
+    def _arm(self) -> Doorbell | None:
+        """Ask the hypervisor to ring for those who wait. None: it does not; look again."""
+        waited_for = self._waited_for()
+        try:
+            doorbell = self._hang_doorbell()
+            if doorbell is None or not waited_for:
+                return None
+            doorbell.arm(waited_for.pop() if len(waited_for) == 1 else ALL_CPUS)
+        except OSError as error:
+            self._doorbell_refused = True
+            self._take_doorbell_down()
+            if not self._notice_gone():
+                log.warning("%s: no doorbell, polling instead: %s", self.name, error.strerror)
+            return None
+        self._armed += 1
+        return doorbell
+
+    async def _listen(self, doorbell: Doorbell) -> None:
+        """Armed: look once more, then wait until it rings, or somebody else begins to wait.
+
+        One that rings with nothing to see is not armed again at once: the time without
+        events goes on, and _poll() sleeps its part of it. Now and then, look all the same.
+        """
+        with trio.CancelScope() as self._listening:
+            while self._waited_for() and not self._poll_once():
+                with trio.move_on_after(LONGEST_S):
+                    await doorbell.wait()
+                    self._poll_once()
+                    break
 
 
 class Reader:
@@ -597,8 +690,17 @@ class Reader:
         """Call `tell`, once, when there may be something to read."""
         self._remote.watch(self, tell)
 
+    def forget_owed(self, cpu: int) -> None:
+        """The rest of a line or of a page of `cpu` can be read, but is no loss any more."""
+        self._carry.forget(cpu)
+
     def close(self) -> None:
-        """Let go; unloads if this was the last reason to stay. Once only."""
+        """Let go; unloads if this was the last reason to stay. Once only.
+
+        Who comes next is told of what was consumed for us and not read.
+        """
+        if self._remote.loaded:
+            self._remote.buffer.abandon(self._carry)
         self._remote.reader_closed(self)
 
 

@@ -52,6 +52,15 @@ class Hvc(IntEnum):
     TRACING_WRITE_EVENT = lib.HVC_TRACING_WRITE_EVENT
     TRACING_STATISTICS = lib.HVC_TRACING_STATISTICS
     TRACING_SWAP_READERS = lib.HVC_TRACING_SWAP_READERS
+    TRACING_DOORBELL = lib.HVC_TRACING_DOORBELL
+
+
+class DoorbellOp(IntEnum):
+    """What Hvc.TRACING_DOORBELL is asked for."""
+
+    REMOVE = lib.HYP_DOORBELL_REMOVE
+    HANG = lib.HYP_DOORBELL_HANG
+    ARM = lib.HYP_DOORBELL_ARM
 
 
 def hvc_call(conduit: int, cpu: int, nr: Hvc, args: Sequence[int]) -> int:
@@ -420,6 +429,8 @@ class Stats:
     lost: int
     skipped: int
     filtered: int
+    abandoned: int
+    unreported: int
     broken_pages: int
     pages_lost: int
     pages_touched: int
@@ -437,6 +448,12 @@ class Carry:
         """Whether anything is owed."""
         owed: bool = self.c.offset < self.c.length
         return owed
+
+    def forget(self, cpu: int) -> None:
+        """What it owes of `cpu` is no loss when nobody reads it: that was reset."""
+        if self.c.cpu == cpu:
+            self.c.lost = self.c.events = 0
+            self.c.gap = False
 
 
 class RingBuffer:
@@ -496,6 +513,10 @@ class RingBuffer:
         """Consume events as page images; otherwise like read_text()."""
         done = lib.reader_raw(self._reader, cpu, carry.c, self._c_out, min(size, MAX_READ))
         return self._read(done)
+
+    def abandon(self, carry: Carry) -> None:
+        """Nobody will read what `carry` still owes of this buffer: it is lost, and will be told."""
+        lib.reader_abandon(self._reader, carry.c)
 
     def _read(self, done: int) -> memoryview:
         return memoryview(self._out)[:done]

@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import trio
 
@@ -16,12 +16,13 @@ from hypervisor_model.cli import default_cpus
 from hyptracefs.events import compile_events
 from hyptracefs.fuse import Owner, TraceOperations
 from hyptracefs.fuse_hook import FuseHook, pyfuse3
-from hyptracefs.hypercalls import Hypercalls
+from hyptracefs.hypercalls import Hypercalls, Traits
 from hyptracefs.mounts import MountError, OwnMount, check_mountpoint, reserved
 from hyptracefs.options import Options
-from hyptracefs.remote import Remote
+from hyptracefs.remote import Remote, Settings
 from hyptracefs.sources import Hypervisors, source_of
 from hyptracefs.tree import Tree, views_of
+from hyptracefs.wakeup import Alarm
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,10 @@ def _mount(operations: TraceOperations, request: MountRequest) -> OwnMount:
             raise
 
 
+def _settings(options: Options) -> Settings:
+    return replace(options.remote, sleep=Alarm().sleep)
+
+
 def _remote_of(hypervisors: Hypervisors, options: Options) -> Remote:
     """The remote of the hypervisor that we are attached to."""
     first = hypervisors.current.introduction
@@ -93,15 +98,15 @@ def _remote_of(hypervisors: Hypervisors, options: Options) -> Remote:
         first.hello.name,
         hypervisors.calls(),
         compile_events(first.events, first.symbol_tables, first.format_tables),
-        options.remote,
+        _settings(options),
         hypervisors.attach_next,
     )
 
 
 def _test_remote(test: RemoteTest, options: Options) -> Remote:
-    calls = Hypercalls(test.conduit, test.cpus)
+    calls = Hypercalls(test.conduit, test.cpus, traits=Traits(doorbell=test.has_doorbell))
     events = compile_events(test.events, ())
-    return Remote("test", calls, events, options.remote)
+    return Remote("test", calls, events, _settings(options))
 
 
 def _owner(options: Options) -> Owner:

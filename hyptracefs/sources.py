@@ -20,6 +20,7 @@ from typing import Protocol
 from hypervisor_model import EventInfo, FormatTable, SymbolTable
 from hyptracefs.conduit import SocketConduit
 from hyptracefs.event_table import (
+    HAS_DOORBELL,
     MAX_MESSAGE,
     Hello,
     check_table,
@@ -54,8 +55,9 @@ class Introduction:
     format_tables: tuple[FormatTable, ...]
 
     def lasting(self) -> Introduction:
-        """What files are made from. The clock and the spares may be others each time."""
-        return replace(self, hello=self.hello._replace(counter=0, counter_hz=0, nr_spares=0))
+        """What files are made from. The others may be others each time."""
+        passing = self.hello._replace(counter=0, counter_hz=0, nr_spares=0, flags=0)
+        return replace(self, hello=passing)
 
 
 @dataclass
@@ -205,7 +207,9 @@ class Hypervisors:
     def calls(self) -> Hypercalls:
         """The hypercalls of the current one."""
         conduit, hello = self.current.conduit, self.current.introduction.hello
-        traits = Traits(hello.counter, hello.counter_hz, hello.nr_spares)
+        traits = Traits(
+            hello.counter, hello.counter_hz, hello.nr_spares, bool(hello.flags & HAS_DOORBELL)
+        )
         return Hypercalls(conduit.address, hello.cpus, conduit.gone, traits)
 
     def attach_next(self) -> Hypercalls:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from types import FrameType
 
 import pytest
@@ -70,3 +72,11 @@ async def test_remote() -> AsyncIterator[Remote]:
 @pytest.fixture
 def tree(remote: Remote, test_remote: Remote) -> Tree:
     return Tree(views_of(remote, test_remote))
+
+
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """One that anybody may look into; those of pytest are its user's."""
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory)

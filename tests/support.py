@@ -58,8 +58,8 @@ def run_jumping(
 class Calls(Hypercalls):
     """Hypercalls that are logged; those in `refused` fail with EIO, by `name` or `name(id)`."""
 
-    def __init__(self, conduit: int, cpus: int) -> None:
-        super().__init__(conduit, cpus, traits=Traits(max_spares=MAX_SPARES))
+    def __init__(self, conduit: int, cpus: int, traits: Traits | None = None) -> None:
+        super().__init__(conduit, cpus, traits=traits or Traits(max_spares=MAX_SPARES))
         self.log: list[str] = []
         self.refused: set[str] = set()
 

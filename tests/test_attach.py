@@ -61,6 +61,48 @@ def test_the_socket_is_for_its_owner_and_gone_at_the_end(model: Model) -> None:
     assert not model.path.exists()
 
 
+_NOBODY = 65534
+_ATTACH = (
+    "import socket, sys; s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); "
+    "s.connect(sys.argv[1]); print(int.from_bytes(s.recv(112)[12:16], 'little', signed=True))"
+)
+
+
+def hello_to(uid: int, path: Path) -> int:
+    """The error in what a host of user `uid` is told."""
+    python = os.path.realpath(sys.executable)
+    done = subprocess.run(
+        [python, "-I", "-c", _ATTACH, str(path)],
+        user=uid,
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE_S,
+    )
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs other users")
+def test_others_cannot_attach_even_where_the_socket_lets_them_in(open_directory: Path) -> None:
+    with modelled(open_directory / "hyp.sock", "--cpus=1") as model:
+        model.path.chmod(0o666)
+        assert hello_to(_NOBODY, model.path) == -errno.EACCES
+        assert hello_to(0, model.path) == 0
+        attached = attach(model)
+        assert hello_to(_NOBODY, model.path) == -errno.EACCES
+        assert hello_to(0, model.path) == -errno.EBUSY
+        attached.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs other users")
+def test_another_user_can_be_allowed(open_directory: Path) -> None:
+    with modelled(open_directory / "hyp.sock", "--cpus=1", f"--allow-uid={_NOBODY}") as model:
+        assert stat.S_IMODE(model.path.stat().st_mode) == 0o666
+        assert hello_to(_NOBODY, model.path) == 0
+        assert hello_to(_NOBODY - 1, model.path) == -errno.EACCES
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_end_it_also_with_a_host(model: Model, number: signal.Signals) -> None:
     attached = attach(model)

@@ -21,10 +21,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as pb2
 
+from hypervisor_model import EventInfo, FormatTable
+from hypervisor_model.model import Format
 from hyptrace.decoder import Style
 from hyptrace.inputs import decoder_of, open_capture
 from hyptrace.lines import LineSink
 from hyptrace.output import OutFile
+from hyptracefs.event_table import MAX_PRINT_FMT
+from hyptracefs.events import compile_events
 from tests.captures import (
     EVENTS,
     PAGE,
@@ -135,6 +139,60 @@ def test_arrays_are_lists(tmp_path: Path) -> None:
     out = converted(capture, "out.parquet")
     assert rows_of(out, "hyp_printk", "fmt_id, args") == [(2, [1 << 63, 0])]
     assert converted(capture, "out.csv").read_text().endswith(f",{1 << 63} 0\n")
+
+
+def printk_page(number: int, *args: int) -> bytes:
+    """A page with a record that names the format `number`."""
+    data = payload(Made(1, "hyp_printk", {"fmt_id": number})).ljust(8, b"\0")
+    words = b"".join((arg % 2**64).to_bytes(8, "little") for arg in args)
+    return page(9000, record(data + words, 0))
+
+
+@pytest.mark.parametrize(
+    ("number", "args", "said"),
+    [
+        (1, (0x7000, 4096, -16), "hyp_printk load of 0x7000, 4096 bytes: refused: -16"),
+        (5, (3,), "hyp_printk CPU 3 is back"),
+        (999, (3,), "hyp_printk Unknown hyp_string_fmt ID 999"),
+    ],
+)
+def test_text_has_the_format_that_a_record_names(
+    tmp_path: Path, number: int, args: tuple[int, ...], said: str
+) -> None:
+    capture = write_directory(tmp_path / "made", [printk_page(number, *args)])
+    text = converted(capture, "out.txt").read_text()
+    assert text == f"[000]\t    0.000009: {said}\n"
+
+
+def test_a_record_with_too_few_arguments_for_its_format_is_short(tmp_path: Path) -> None:
+    capture = write_directory(tmp_path / "made", [printk_page(1, 0x7000)])
+    assert "[SHORT EVENT id=" in converted(capture, "out.txt").read_text()
+
+
+def test_more_formats_than_a_print_format_has_room_for(tmp_path: Path) -> None:
+    """What the capture says of them is checked as what a hypervisor says."""
+    capture = write_directory(tmp_path / "made", [printk_page(70, 7)])
+    info = EVENTS["hyp_printk"].info
+    texts = tuple(Format(f"what is said as number {number}: %u", 1) for number in range(100))
+    table = FormatTable("hyp_printk", "fmt_id", "args", texts)
+    [event] = compile_events([info], (), (table,))
+    (capture / "events/hypervisor/hyp_printk/format").write_text(event.portable_format())
+    assert len(event.portable_fmt) > MAX_PRINT_FMT
+    text = converted(capture, "out.txt").read_text()
+    assert text == "[000]\t    0.000009: hyp_printk what is said as number 70: 7\n"
+
+
+def test_two_events_of_one_name_of_which_one_has_formats(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    capture = write_directory(tmp_path / "made", [printk_page(5, 3)])
+    other = capture / "events/hypervisor/other"
+    other.mkdir()
+    bare = EventInfo(77, "hyp_printk", (), '"bare"')
+    [event] = compile_events([bare], ())
+    (other / "format").write_text(event.portable_format())
+    assert converted(capture, "out.txt").read_text().endswith("hyp_printk CPU 3 is back\n")
+    assert "Traceback" not in capfd.readouterr().err
 
 
 async def test_as_a_live_remote_wrote_it(tmp_path: Path) -> None:

@@ -108,12 +108,45 @@ def refused(done: subprocess.CompletedProcess[str], status: int, *words: str) ->
         assert word in line
 
 
-def test_a_dead_mount_is_said_with_its_remedy(where: Path) -> None:
+def mount_and_kill(where: Path) -> None:
     assert run(*COMMAND, "model", str(where)).returncode == 0
     [server] = servers_of(where)
     subprocess.run(["kill", f"-{signal.SIGKILL}", str(server)], check=True)
     until(lambda: not servers_of(where), "the server to die")
+    with pytest.raises(OSError, match=r"not connected|connection abort"):
+        where.stat()
+
+
+def test_a_dead_mount_of_ours_is_removed_and_said(where: Path) -> None:
+    mount_and_kill(where)
+    done = run(*COMMAND, "model", str(where))
+    assert done.returncode == 0
+    assert "a dead mount of hyptracefs was there: removed" in done.stderr
+    table = Path("/proc/self/mounts").read_text(encoding="utf-8")
+    assert table.count(f" {where} ") == 1
+    assert (where / "tracing_on").is_file()
+
+
+def test_two_at_once_where_a_dead_mount_is_give_one_mount(where: Path) -> None:
+    mount_and_kill(where)
+    both = [
+        subprocess.Popen([*COMMAND, "model", str(where)], stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    for process in both:
+        process.communicate(timeout=PATIENCE_S)
+    assert sorted(process.returncode for process in both) == [0, 1]
+    assert (where / "tracing_on").is_file()
+    assert len(servers_of(where)) == 1
+
+
+def test_a_dead_mount_of_another_kind_is_left_and_said_with_its_remedy(where: Path) -> None:
+    script = "import sys, pyfuse3; pyfuse3.init(pyfuse3.Operations(), sys.argv[1], set())"
+    subprocess.run([sys.executable, "-c", script, str(where)], check=True, timeout=PATIENCE_S)
+    kind = fstype(where)
+    assert kind not in (None, FS_TYPE)
     refused(run(*COMMAND, "model", str(where)), 1, "dead mount", f"umount -l {where}")
+    assert fstype(where) == kind
 
 
 def test_a_second_mount_at_the_same_place_is_refused(tmp_path: Path) -> None:

@@ -39,14 +39,31 @@ def test_options_are_understood(texts: list[str], expected: Options) -> None:
     assert parse_options(texts) == expected
 
 
-def test_nothing_chosen_is_the_replay_at_10_ms() -> None:
-    assert Options() == Options(cpus=None, workload="replay", poll_ms=10, log=None)
+def test_nothing_chosen_is_the_replay_and_the_better_way_to_learn_of_events() -> None:
+    assert Options() == Options(cpus=None, workload="replay", poll_ms=None, wakeup=None, log=None)
+    assert Options().remote.wants_doorbell
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("wakeup=doorbell", True),
+        ("wakeup=doorbell,poll_ms=5", True),
+        ("wakeup=poll", False),
+        ("poll_ms=5", False),
+    ],
+)
+def test_doorbell_is_wanted_unless_polling_is_asked_for(text: str, wanted: bool) -> None:
+    assert parse_options([text]).remote.wants_doorbell == wanted
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("nosuch", "unknown option 'nosuch': there are cpus, workload, poll_ms, max_buffer_mb"),
+        (
+            "nosuch",
+            "unknown option 'nosuch': there are cpus, workload, poll_ms, wakeup, max_buffer_mb",
+        ),
         ("nosuch=1", "unknown option 'nosuch'"),
         ("Cpus=1", "unknown option 'Cpus'"),
         ("cpus", "option cpus=: not a number from 1 to 1024"),
@@ -64,6 +81,8 @@ def test_nothing_chosen_is_the_replay_at_10_ms() -> None:
         ("mode=0o7", "option mode=0o7: not an octal number"),
         ("mode=", "option mode=: not an octal number"),
         ("poll_ms=10001", "option poll_ms=10001: not a number"),
+        ("wakeup=", "option wakeup=: not one of doorbell, poll"),
+        ("wakeup=nap", "option wakeup=nap: not one of doorbell, poll"),
         ("workload=nap", "option workload=nap: no workload 'nap': there are chaos, guest, idle"),
         ("workload=", "option workload=: no workload ''"),
         ("workload=storm", "option workload=storm: workload storm:RATE[:MIX]: RATE '' is not"),

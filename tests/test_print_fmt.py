@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from hypervisor_model import EventInfo, FieldInfo, SymbolTable
+from hypervisor_model import EventInfo, FieldInfo, FormatTable, SymbolTable
+from hypervisor_model.model import Format
 from hyptracefs.print_fmt import (
     Number,
     Op,
     String,
     Symbol,
     compile_print_fmt,
+    formats_in,
+    portable_formats,
     raw_operations,
     symbol_texts,
 )
@@ -225,3 +230,59 @@ def test_raw_form_shows_each_field_by_its_size_and_sign() -> None:
 
 def test_raw_form_of_an_event_without_fields_is_empty() -> None:
     assert raw_operations(EventInfo(1, "probe", (), '"%d"')) == ()
+
+
+# --- formats, for others --------------------------------------------------------------------
+
+
+def _event(print_fmt: str) -> EventInfo:
+    return EventInfo(1, "probe", (), print_fmt)
+
+
+def test_portable_formats_are_texts_and_as_many_arguments_as_each_takes() -> None:
+    formats = (Format('a "%u"\n', 1), Format("b", 0), Format("%d, %d", 2))
+    assert portable_formats(FormatTable("probe", "nr", "values", formats)) == (
+        '"%s (%s)", '
+        '__print_symbolic(REC->nr, { 0, "a \\"%u\\"" }, { 1, "b" }, { 2, "%d, %d" }), '
+        "__print_array(REC->values, (((REC->nr == 0) * 1) + ((REC->nr == 2) * 2)), 8)"
+    )
+
+
+_TEXTS = st.text(
+    st.sampled_from(" ab%\"\\{}(),\t\n'0u") | st.characters(codec="ascii"), max_size=12
+)
+
+
+@given(st.lists(st.builds(Format, _TEXTS.map(str.rstrip), st.integers(0, 8)), min_size=1))
+def test_portable_formats_tell_the_formats(formats: list[Format]) -> None:
+    table = FormatTable("probe", "nr", "values", tuple(formats))
+    assert formats_in(_event(portable_formats(table))) == table
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("{ 1,", "{ 2,"),
+        ("== 1) * 2", "== 1) * 3) + ((REC->nr == 1) * 2"),
+        (", 8)", ", 4)"),
+        ("(%s)", "[%s]"),
+        ('"a"', '"a\\q"'),
+        ("REC->nr, {", "REC->other, {"),
+    ],
+)
+def test_print_formats_that_only_look_like_those_of_formats(old: str, new: str) -> None:
+    table = FormatTable("probe", "nr", "values", (Format("a", 0), Format("%u %u", 2)))
+    print_fmt = portable_formats(table)
+    assert old in print_fmt
+    assert formats_in(_event(print_fmt)) == table
+    assert formats_in(_event(print_fmt.replace(old, new))) is None
+
+
+def test_portable_formats_nest_no_deeper_than_a_stack_is() -> None:
+    """libtraceevent calls itself for each bracket and for each term."""
+    table = FormatTable("probe", "nr", "values", (Format("%u", 1),) * 65536)
+    depth = deepest = 0
+    for character in portable_formats(table):
+        depth += (character == "(") - (character == ")")
+        deepest = max(deepest, depth)
+    assert deepest < 30

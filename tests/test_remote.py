@@ -508,6 +508,61 @@ async def test_rest_of_a_line_is_readable(remote: Remote) -> None:
     assert not reader.readable()
 
 
+async def _close_with_half_a_line(remote: Remote) -> None:
+    reader = await remote.open_reader()
+    assert len(reader.try_read_text(10)) == 10
+    reader.close()
+
+
+async def test_who_reads_next_is_told_what_a_closed_reader_was_owed(remote: Remote) -> None:
+    await start_with(remote, "selftest")
+    write_ids(remote, [1, 2])
+    await _close_with_half_a_line(remote)
+    stats = remote.statistics().cpus[0]
+    assert (stats.read, stats.abandoned, stats.unreported) == (1, 1, 1)
+    assert_conserved(remote)
+    reader = await remote.open_reader()
+    lost, event = parse_lines(all_text(reader))
+    assert lost == LostLine(0, 1)
+    assert texts([event]) == ["selftest id=2"]
+    stats = remote.statistics().cpus[0]
+    assert (stats.read, stats.abandoned, stats.unreported) == (2, 1, 0)
+    reader.close()
+
+
+async def test_a_page_of_which_a_part_was_read_is_lost_as_a_whole(remote: Remote) -> None:
+    await start_with(remote, "selftest")
+    write_ids(remote, range(5))
+    reader = await remote.open_reader(0)
+    assert len(reader.try_read_raw(PAGE_SIZE - 1)) == PAGE_SIZE - 1
+    reader.close()
+    assert remote.statistics().cpus[0].abandoned == 5
+
+
+async def test_what_is_owed_of_before_a_reset_is_no_loss(remote: Remote) -> None:
+    await start_with(remote, "selftest")
+    write_ids(remote, [1])
+    reader = await remote.open_reader()
+    first = bytes(reader.try_read_text(10))
+    remote.reset(1)
+    remote.reset(0)
+    write_ids(remote, [2])
+    reader.close()
+    stats = remote.statistics().cpus[0]
+    assert (stats.entries, stats.abandoned, stats.unreported) == (1, 0, 0)
+    assert first
+
+
+async def test_reset_of_another_cpu_leaves_what_is_owed(remote: Remote) -> None:
+    await start_with(remote, "selftest")
+    write_ids(remote, [1])
+    reader = await remote.open_reader()
+    reader.try_read_text(10)
+    remote.reset(1)
+    reader.close()
+    assert remote.statistics().cpus[0].abandoned == 1
+
+
 async def test_closed_reader_is_told_nothing(remote: Remote) -> None:
     await start_with(remote, "selftest")
     reader = await remote.open_reader()

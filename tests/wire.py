@@ -48,7 +48,7 @@ class HelloMessage(ctypes.LittleEndianStructure):
         ("nr_formats", ctypes.c_uint32),
         ("counter_hz", ctypes.c_uint64),
         ("nr_spares", ctypes.c_uint32),
-        ("zero", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
     )
 
 
@@ -131,9 +131,10 @@ def encode_hello(  # noqa: PLR0913 - as many as there are
     nr_formats: int = 0,
     counter_hz: int = 0,
     nr_spares: int | None = None,  # None: a producer from before there were any
+    flags: int = 0,
 ) -> bytes:
     counts = (nr_events, nr_symbols, nr_formats)
-    numbers = (cpus, page_size, counter, *counts, counter_hz, nr_spares or 0, 0)
+    numbers = (cpus, page_size, counter, *counts, counter_hz, nr_spares or 0, flags)
     hello = bytes(HelloMessage(magic, version, error, name.encode(), *numbers))
     return hello[:_HELLO_WITHOUT_SPARES] if nr_spares is None else hello
 

@@ -50,6 +50,7 @@ int hyp_create(u32 nr_cpus, struct hyp **out)
 	}
 	memset(hyp->pcpus, 0, size);
 	hyp->nr_cpus = nr_cpus;
+	hyp->doorbell.fd = -1;
 	hyp->conduit.hvc = hyp_hvc;
 	hyp->membarrier = register_membarrier();
 	pthread_mutex_init(&hyp->lock, NULL);
@@ -129,6 +130,7 @@ void hyp_destroy(struct hyp *hyp)
 		return;
 	stop_pcpus(hyp);
 	hyp_unload(hyp);
+	hyp_doorbell_remove(hyp);
 	for (u32 nr = 0; nr < hyp->nr_cpus; nr++)
 		pcpu_deinit(&hyp->pcpus[nr]);
 	pthread_mutex_destroy(&hyp->lock);

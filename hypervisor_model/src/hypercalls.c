@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The hypercalls (SPEC C, and one of our own). Handlers run on a pCPU, under hyp->lock. */
+/* The hypercalls (SPEC C, and some of our own). Handlers run on a pCPU, under hyp->lock. */
 #include "internal.h"
 
 static struct simple_rb_per_cpu *ring_of(struct hyp *hyp, u64 cpu)
@@ -67,8 +67,7 @@ static int handle_reset(struct pcpu *pcpu, const struct hvc_regs *regs)
 	return rb ? simple_ring_buffer_reset(rb) : -EINVAL;
 }
 
-/* Nobody may still use the bank that is going to be overwritten (SPEC C.6). */
-static void wait_for_writers(struct hyp *hyp)
+void hyp_wait_for_writers(struct hyp *hyp)
 {
 	/* [membarrier_all] pairs with [start]: one is enough for the writers of all CPUs */
 	if (hyp->membarrier)
@@ -79,7 +78,8 @@ static void wait_for_writers(struct hyp *hyp)
 
 static int handle_update_clock(struct pcpu *pcpu, const struct hvc_regs *regs)
 {
-	wait_for_writers(pcpu->hyp);
+	/* Nobody may still use the bank that is going to be overwritten (SPEC C.6). */
+	hyp_wait_for_writers(pcpu->hyp);
 	trace_clock_update(&pcpu->hyp->clock, (u32)regs->x1, (u32)regs->x2, regs->x3, regs->x4);
 	WRITE_ONCE(pcpu->hyp->clock_updates, pcpu->hyp->clock_updates + 1);
 	return 0;
@@ -111,6 +111,23 @@ static int handle_statistics(struct pcpu *pcpu, const struct hvc_regs *regs)
 	return hyp_statistics(pcpu->hyp, (struct hyp_statistics_msg *)(uintptr_t)regs->x1);
 }
 
+static int handle_doorbell(struct pcpu *pcpu, const struct hvc_regs *regs)
+{
+	struct hyp *hyp = pcpu->hyp;
+
+	switch (regs->x1) {
+	case HYP_DOORBELL_REMOVE:
+		hyp_doorbell_remove(hyp);
+		return 0;
+	case HYP_DOORBELL_HANG:
+		return hyp_doorbell_hang(hyp, (int)regs->x3);
+	case HYP_DOORBELL_ARM:
+		return hyp_doorbell_arm(hyp, regs->x2);
+	default:
+		return -EINVAL;
+	}
+}
+
 static const hyp_handler handlers[HVC_NR_CALLS] = {
 	[HVC_TRACING_LOAD] = handle_load,
 	[HVC_TRACING_UNLOAD] = handle_unload,
@@ -122,6 +139,7 @@ static const hyp_handler handlers[HVC_NR_CALLS] = {
 	[HVC_TRACING_WRITE_EVENT] = handle_write_event,
 	[HVC_TRACING_STATISTICS] = handle_statistics,
 	[HVC_TRACING_SWAP_READERS] = handle_swap_readers,
+	[HVC_TRACING_DOORBELL] = handle_doorbell,
 };
 
 static void refuse_unknown(struct hyp *hyp, struct hvc_regs *regs)
@@ -159,6 +177,11 @@ void hyp_hvc(struct hvc_conduit *conduit, u32 cpu, struct hvc_regs *regs)
 		return;
 	}
 	pcpu = &hyp->pcpus[cpu];
+	if (regs->x0 == HVC_TRACING_DOORBELL) {
+		/* Without an event of its own: or who arms would never have to wait. */
+		hyp_dispatch(pcpu, NULL, regs);
+		return;
+	}
 	pcpu_borrow(pcpu);
 	pcpu_look_at_counter(pcpu);
 	trace_hyp_enter(&pcpu->trace, HYP_REASON_HVC, 0);

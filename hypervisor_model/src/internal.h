@@ -87,6 +87,12 @@ struct shared_memory {
 	u64 nr_pinned;
 };
 
+/* Who waits for events is told of the next one. See doorbell.c */
+struct doorbell {
+	int fd;    /* -1: none; under lock, and for writers that found their ring armed */
+	u32 armed; /* atomic: the next that rings is the first */
+};
+
 /* Linux's error numbers are below. */
 #define HYP_NR_ERRNOS 134U
 
@@ -112,11 +118,14 @@ struct hyp {
 	u32 enabled[HYP_NR_EVENTS];
 	struct shared_memory shared;
 	u32 nr_spares; /* of each CPU's pages, the last ones */
+	struct doorbell doorbell;
 	struct simple_buffer_page *bpages; /* private records of all CPUs; NULL: not loaded */
 
 	pthread_mutex_t park_lock;
 	pthread_cond_t unpark;
 	u32 generation; /* counts changes of what could be recorded; atomic */
+
+	u32 allowed_uid; /* of hosts, besides root's and our own */
 
 	void (*membarrier)(void); /* NULL: this machine has none */
 };
@@ -145,7 +154,14 @@ void hyp_count_result(struct hyp *hyp, u64 call, int ret); /* under hyp->lock */
 void hyp_count(struct hyp *hyp, u64 *counter);
 int hyp_statistics(const struct hyp *hyp, struct hyp_statistics_msg *to); /* under hyp->lock */
 
+/* doorbell.c; under hyp->lock */
+int hyp_doorbell_hang(struct hyp *hyp, int fd);
+void hyp_doorbell_remove(struct hyp *hyp);
+int hyp_doorbell_arm(struct hyp *hyp, u64 cpu); /* HYP_DOORBELL_ALL: each */
+void doorbell_ring(struct simple_rb_per_cpu *rb); /* a writer's */
+
 /* hypercalls.c */
+void hyp_wait_for_writers(struct hyp *hyp); /* until each event has ended that has begun */
 typedef int (*hyp_handler)(struct pcpu *pcpu, const struct hvc_regs *regs);
 void hyp_hvc(struct hvc_conduit *conduit, u32 cpu, struct hvc_regs *regs);
 /* Answer a call on @pcpu; @own handlers go before the hypervisor's, NULL: there are none. */

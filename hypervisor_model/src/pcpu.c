@@ -274,6 +274,7 @@ int pcpu_init(struct pcpu *pcpu, struct hyp *hyp, u32 nr)
 	pcpu->trace.enabled = hyp->enabled;
 	pcpu->trace.rb.relax = relax;
 	pcpu->trace.rb.membarrier = hyp->membarrier;
+	pcpu->trace.rb.ring = doorbell_ring;
 	ret = init_monotonic_cond(&pcpu->kick);
 	if (!ret)
 		ret = -pthread_cond_init(&pcpu->in_host, NULL);

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/types.h>
 #include <unistd.h>
 
 #include "hypervisor_model/protocol.h"
@@ -67,6 +68,7 @@ static bool send_hello(const struct hyp *hyp, int fd, int error)
 		.nr_symbols = count_symbol_tables(),
 		.nr_formats = count_format_tables(),
 		.nr_spares = RB_MAX_TAKEN - 1,
+		.flags = hyp_has_doorbell(hyp) ? HYP_HAS_DOORBELL : 0,
 	};
 
 	return send_message(fd, &hello, sizeof(hello));
@@ -188,6 +190,30 @@ static bool introduce(const struct hyp *hyp, int fd)
 	return sent;
 }
 
+/* --- who may be our host ---------------------------------------------------------------- */
+
+void hyp_allow(struct hyp *hyp, u32 uid)
+{
+	hyp->allowed_uid = uid;
+}
+
+/* The mode of the socket says it, too, where it is what we have made it. */
+static bool may_attach(const struct hyp *hyp, int fd)
+{
+	struct ucred peer;
+	socklen_t size = sizeof(peer);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size))
+		return false;
+	return peer.uid == 0 || peer.uid == geteuid() || peer.uid == hyp->allowed_uid;
+}
+
+static void refuse(struct hyp *hyp, int fd, int error)
+{
+	send_hello(hyp, fd, error);
+	hyp_count(hyp, &hyp->counters.refused_hosts);
+}
+
 /* --- waiting ------------------------------------------------------------------------------ */
 
 /* Another host, while one is served: it is told so. */
@@ -197,9 +223,8 @@ static void refuse_host(const struct connection *with)
 
 	if (fd < 0)
 		return;
-	send_hello(with->hyp, fd, -EBUSY);
+	refuse(with->hyp, fd, may_attach(with->hyp, fd) ? -EBUSY : -EACCES);
 	close(fd);
-	hyp_count(with->hyp, &with->hyp->counters.refused_hosts);
 }
 
 /* Somebody who floods us with requests shall not keep us from anything else. */
@@ -317,7 +342,7 @@ static struct hyp_result_msg make_call(struct hyp *hyp, const struct hyp_call_ms
 {
 	struct hvc_regs regs = call->regs;
 
-	if (regs.x0 == HVC_TRACING_LOAD)
+	if (regs.x0 == HVC_TRACING_LOAD || regs.x0 == HVC_TRACING_DOORBELL)
 		regs.x3 = (u64)(s64)fd; /* the number that it has here */
 	if (regs.x0 == HVC_TRACING_STATISTICS)
 		regs.x1 = (uintptr_t)body; /* what the host says is no address of ours */
@@ -369,6 +394,7 @@ static void forget_host(struct hyp *hyp)
 {
 	pthread_mutex_lock(&hyp->lock);
 	hyp_unload(hyp);
+	hyp_doorbell_remove(hyp);
 	for (u32 i = 0; i < HYP_NR_EVENTS; i++)
 		WRITE_ONCE(hyp->enabled[i], 0);
 	pthread_mutex_unlock(&hyp->lock);
@@ -429,7 +455,11 @@ int hyp_serve(struct hyp *hyp, int listen_fd, int stop_fd)
 		fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
 		if (fd < 0)
 			continue;
-		ret = hyp_serve_host(hyp, fd, listen_fd, stop_fd);
+		ret = 0;
+		if (may_attach(hyp, fd))
+			ret = hyp_serve_host(hyp, fd, listen_fd, stop_fd);
+		else
+			refuse(hyp, fd, -EACCES);
 		close(fd);
 		if (ret)
 			return ret;

@@ -306,6 +306,15 @@ static int exchange(struct memory *m, int t, int location, int back, u8 *expecte
 	return 1;
 }
 
+/* Store whatever is there. Returns what was: the newest message. */
+static u8 swap(struct memory *m, int t, int location, u8 value, int order, const char *name)
+{
+	u8 there = m->messages[location][newest(m, location)].value;
+
+	exchange(m, t, location, 0, &there, value, order, order, name);
+	return there;
+}
+
 #ifdef FENCES
 static void fence(struct memory *m, int t)
 {

@@ -46,6 +46,9 @@ byte pick, oldest;
 		now.pick = 0; \
 	}
 
+#define SWAP(old, thread, location, value, order, name) \
+	c_code { now.old = swap(&now.mem, thread, location, value, order, name); }
+
 #define PLAIN_READ(thread, object, name) \
 	c_code { plain_read(&now.mem, thread, object, name); }
 #define PLAIN_WRITE(thread, object, name) \

@@ -255,6 +255,20 @@ bool reader_ready(struct reader *reader, u32 wanted)
 	return ready || reader_unfinished(reader);
 }
 
+void reader_abandon(struct reader *reader, struct reader_carry *carry)
+{
+	struct reader_cpu *cpu = &reader->cpus[carry->cpu];
+
+	if (carry->offset == carry->length)
+		return;
+	cpu->abandoned += carry->events;
+	cpu->unreported += carry->events;
+	if (carry->offset < carry->loss_end)
+		cpu->unreported += carry->lost;
+	cpu->gap |= carry->gap;
+	carry->offset = carry->length;
+}
+
 /* --- the rest ------------------------------------------------------------------------ */
 
 void reader_reset(struct reader *reader, u32 nr)
@@ -298,6 +312,8 @@ void reader_stats(const struct reader *reader, u32 nr, struct reader_stats *stat
 		.lost = cpu->lost,
 		.skipped = cpu->skipped,
 		.filtered = cpu->filtered,
+		.abandoned = cpu->abandoned,
+		.unreported = cpu->unreported,
 		.broken_pages = cpu->broken_pages,
 		.pages_lost = READ_ONCE(cpu->meta->pages_lost),
 		.pages_touched = READ_ONCE(cpu->meta->pages_touched),

@@ -158,9 +158,18 @@ static bool find_image(struct turns *turns)
 /* @size is below a page: what does not fit waits for the next read. */
 static u32 image_by_carry(struct turns *turns, struct reader_carry *carry, u8 *out, u32 size)
 {
-	make_image(turns->reader, turn_of(turns), carry->bytes);
+	u32 nr = turn_of(turns);
+	const struct reader_cpu *cpu = &turns->reader->cpus[nr];
+	u64 before = cpu->read - cpu->filtered;
+
+	carry->cpu = nr;
+	carry->lost = cpu->unreported;
+	carry->gap = cpu->gap;
+	make_image(turns->reader, nr, carry->bytes);
+	carry->events = (u32)(cpu->read - cpu->filtered - before);
 	carry->offset = 0;
 	carry->length = RB_PAGE_SIZE;
+	carry->loss_end = RB_PAGE_SIZE;
 	return take_carry(carry, out, size);
 }
 

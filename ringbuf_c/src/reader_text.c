@@ -19,6 +19,14 @@ static u32 render_next(struct reader *reader, u32 nr, char *out)
 				    render_find(&reader->events, cpu->record.id));
 }
 
+/* Bytes of the line that tells of losses; 0: there is none. */
+static u32 loss_length(const struct reader_cpu *cpu, u32 nr)
+{
+	char line[RENDER_FRAME_MAX];
+
+	return cpu->unreported ? render_lost(line, nr, cpu->unreported) : 0;
+}
+
 static u32 next_max(const struct reader *reader, const struct reader_cpu *cpu)
 {
 	if (cpu->next != READER_EVENT)
@@ -45,6 +53,7 @@ static void text_consumed(struct reader_cpu *cpu)
 static u32 text_by_carry(struct reader *reader, u32 nr, struct reader_carry *carry, char *out,
 			 u32 size, bool first)
 {
+	struct reader_cpu *cpu = &reader->cpus[nr];
 	u32 length = render_next(reader, nr, (char *)carry->bytes);
 
 	carry->offset = 0;
@@ -52,7 +61,12 @@ static u32 text_by_carry(struct reader *reader, u32 nr, struct reader_carry *car
 	if (length > size && !first)
 		return 0;
 	carry->length = length;
-	text_consumed(&reader->cpus[nr]);
+	carry->cpu = nr;
+	carry->lost = cpu->unreported;
+	carry->loss_end = loss_length(cpu, nr);
+	carry->events = cpu->next == READER_EVENT;
+	carry->gap = cpu->gap || cpu->next == READER_BROKEN;
+	text_consumed(cpu);
 	return take_carry(carry, (u8 *)out, size);
 }
 

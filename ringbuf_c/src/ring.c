@@ -141,6 +141,16 @@ void __simple_rb_drop(struct simple_rb_per_cpu *rb)
 	WRITE_ONCE(rb->meta->dropped, rb->dropped);
 }
 
+void __simple_rb_ring(struct simple_rb_per_cpu *rb)
+{
+	/*
+	 * [disarm] against [arm], before it rings: who arms again meanwhile has either been
+	 * late, and stays armed, or been in time, and hears this ring.
+	 */
+	xchg(&rb->armed, 0);
+	rb->ring(rb);
+}
+
 /* --- the host's side, under the hypervisor's tracing lock ----------------- */
 
 void simple_ring_buffer_wait_writer(const struct simple_rb_per_cpu *rb)
@@ -168,6 +178,17 @@ static void simple_rb_enable(struct simple_rb_per_cpu *rb)
 {
 	/* [enable] pairs with [see_enabled]: the pages and the counters */
 	smp_store_release(&rb->enabled, 1);
+}
+
+void simple_ring_buffer_arm(struct simple_rb_per_cpu *rb)
+{
+	/* [arm] against [disarm]; before [membarrier_arm] */
+	xchg(&rb->armed, 1);
+}
+
+void simple_ring_buffer_disarm(struct simple_rb_per_cpu *rb)
+{
+	xchg(&rb->armed, 0);
 }
 
 /*

@@ -212,6 +212,8 @@ int main(int argc, char **argv)
 			reader_reset(&reader, below(NR_CPUS));
 		if (one_in(50))
 			change_filters();
+		if (one_in(20))
+			reader_abandon(&reader, one_in(2) ? &text_carry : &raw_carry);
 	}
 	for (u32 cpu = 0; cpu < NR_CPUS; cpu++)
 		free(memory[cpu]);

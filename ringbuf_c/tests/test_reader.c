@@ -699,6 +699,100 @@ static void test_inherit_less_than_promised(void **state)
 	remote_destroy(remote);
 }
 
+/* --- a file that is closed and still owes something --------------------------------------------------- */
+
+static void expect_owed(struct test_remote *remote, u64 abandoned, u64 unreported)
+{
+	struct reader_stats stats = remote_stats(remote, 0);
+
+	assert_int_equal(stats.abandoned, abandoned);
+	assert_int_equal(stats.unreported, unreported);
+	expect_law(remote, 0);
+}
+
+static void test_abandoned_line(void **state)
+{
+	static const struct {
+		u32 size; /* what the first reader gets */
+		u64 abandoned;
+	} cases[] = { { 1, 1 }, { 33, 1 }, { 34, 0 }, { 35, 0 } };
+
+	(void)state;
+	for (u32 i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct test_remote *remote = remote_create(2, 3);
+		u64 lost = cases[i].abandoned;
+
+		ring_fill(&remote->rings[0], TEST_PAYLOAD, 2);
+		read_text(remote, ALL, cases[i].size);
+		reader_abandon(&remote->reader, &remote->text_carry);
+		expect_owed(remote, lost, lost);
+		assert_string_equal(drain_text(remote, ALL, 1000, text),
+				    lost ? "CPU:0 [LOST 1 EVENTS]\n" LINE_2 : LINE_2);
+		expect_owed(remote, lost, 0);
+		reader_abandon(&remote->reader, &remote->text_carry); /* it owes nothing now */
+		expect_owed(remote, lost, 0);
+		remote_destroy(remote);
+	}
+}
+
+/* A loss that has been told as a whole is not told again: its line has 24 characters. */
+static void test_abandoned_loss(void **state)
+{
+	static const struct {
+		u32 size;
+		u64 unreported;
+	} cases[] = { { 1, 341 }, { 23, 341 }, { 24, 1 }, { 30, 1 } };
+
+	(void)state;
+	for (u32 i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct test_remote *remote = remote_create(1, 3);
+
+		ring_fill(&remote->rings[0], TEST_PAYLOAD, 600);
+		assert_int_equal(strlen(read_text(remote, 0, cases[i].size)), cases[i].size);
+		reader_abandon(&remote->reader, &remote->text_carry);
+		expect_owed(remote, 1, cases[i].unreported);
+		remote_destroy(remote);
+	}
+}
+
+static void test_abandoned_image(void **state)
+{
+	struct test_remote *remote = remote_create(1, 3);
+	u8 bytes[1000];
+
+	(void)state;
+	ring_fill(&remote->rings[0], TEST_PAYLOAD, 600);
+	assert_int_equal(remote_raw(remote, 0, bytes, sizeof(bytes)), sizeof(bytes));
+	assert_int_equal(remote_stats(remote, 0).read, PER_PAGE);
+	reader_abandon(&remote->reader, &remote->raw_carry);
+	/* Of an image, a part is nothing. */
+	expect_owed(remote, PER_PAGE, 340 + PER_PAGE);
+	assert_int_equal(strncmp(read_text(remote, 0, 1000), "CPU:0 [LOST 510 EVENTS]\n", 24), 0);
+	expect_owed(remote, PER_PAGE, 0);
+	remote_destroy(remote);
+}
+
+/* Who reads images is told of a broken page that the one before had not been told of. */
+static void test_abandoned_gap(void **state)
+{
+	struct test_remote *remote = remote_create(1, 9);
+	struct buffer_data_page *page;
+	struct image image;
+	u8 bytes[100];
+
+	(void)state;
+	ring_fill(&remote->rings[0], TEST_PAYLOAD, 2 * PER_PAGE + 10); /* with room for a number */
+	page = (struct buffer_data_page *)(remote->rings[0].pages + (size_t)RB_PAGE_SIZE);
+	page->commit = RB_PAGE_CAPACITY + 4;
+	assert_int_equal(remote_raw(remote, 0, bytes, sizeof(bytes)), sizeof(bytes));
+	reader_abandon(&remote->reader, &remote->raw_carry);
+	image = read_image(remote, 0);
+	assert_true(image.commit & RB_MISSED_EVENTS);
+	/* How many is not known: there was the broken page, too. */
+	assert_false(image.commit & RB_MISSED_STORED);
+	remote_destroy(remote);
+}
+
 /* --- reset --------------------------------------------------------------------------------------------- */
 
 static void test_reset(void **state)
@@ -1157,6 +1251,10 @@ int main(void)
 		cmocka_unit_test(test_text_and_raw_agree),
 		cmocka_unit_test(test_inherit),
 		cmocka_unit_test(test_inherit_less_than_promised),
+		cmocka_unit_test(test_abandoned_line),
+		cmocka_unit_test(test_abandoned_loss),
+		cmocka_unit_test(test_abandoned_image),
+		cmocka_unit_test(test_abandoned_gap),
 		cmocka_unit_test(test_reset),
 		cmocka_unit_test(test_conservation),
 		cmocka_unit_test(test_broken_event),

@@ -85,7 +85,14 @@ u32 hyp_nr_cpus(const struct hyp *hyp);
  */
 int hyp_serve_host(struct hyp *hyp, int host_fd, int listen_fd, int stop_fd);
 
-/** hyp_serve - one host after the other, as they come. Return: -ECANCELED. */
+/** hyp_allow - hosts of this user may attach, too: besides root, and the user we run as. */
+void hyp_allow(struct hyp *hyp, u32 uid);
+
+/**
+ * hyp_serve - one host after the other, as they come. Return: -ECANCELED.
+ *
+ * Hosts of users who may not attach (SO_PEERCRED) are told -EACCES.
+ */
 int hyp_serve(struct hyp *hyp, int listen_fd, int stop_fd);
 
 /**
@@ -95,5 +102,8 @@ int hyp_serve(struct hyp *hyp, int listen_fd, int stop_fd);
  * event pays for a locked instruction.
  */
 const char *hyp_writer_ordering(const struct hyp *hyp);
+
+/** hyp_has_doorbell - whether HVC_TRACING_DOORBELL can be used: it needs membarrier(2). */
+bool hyp_has_doorbell(const struct hyp *hyp);
 
 #endif

@@ -11,7 +11,8 @@
  *         ─── hyp_event_msg  × nr_events ▶
  *         ─── hyp_symbols_msg × nr_symbols ▶
  *         ─── hyp_formats_msg × nr_formats ▶
- *         ◀── hyp_request ──────────────     with LOAD: the memfd, as SCM_RIGHTS
+ *         ◀── hyp_request ──────────────     with LOAD: the memfd, as SCM_RIGHTS;
+ *                                              with DOORBELL (HANG): a socket
  *         ─── hyp_reply ───────────────▶
  */
 #ifndef HYPERVISOR_MODEL_PROTOCOL_H
@@ -58,8 +59,10 @@ struct hyp_hello {
 
 	/* Producers from before have nothing from here on. */
 	u32 nr_spares; /* pages of each CPU that it takes as spares at load, at most */
-	u32 zero;
+	u32 flags;     /* HYP_HAS_*; others are not looked at */
 };
+
+#define HYP_HAS_DOORBELL 1U /* HVC_TRACING_DOORBELL */
 
 struct hyp_field_msg {
 	char type[HYP_TYPE_SIZE]; /* C text, "u64" */

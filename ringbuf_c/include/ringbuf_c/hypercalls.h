@@ -23,8 +23,17 @@ enum hyp_call {
 	/* Ours, and optional: */
 	HVC_TRACING_STATISTICS,   /* where the answer goes: protocol.h */
 	HVC_TRACING_SWAP_READERS, /* u32 cpu, u32 how many at most; says which in rb_taken */
+	HVC_TRACING_DOORBELL,     /* enum hyp_doorbell_op, what it wants */
 	HVC_NR_CALLS
 };
+
+enum hyp_doorbell_op {
+	HYP_DOORBELL_REMOVE, /* - */
+	HYP_DOORBELL_HANG,   /* -, the socket (fd) that is rung; in place of the one before */
+	HYP_DOORBELL_ARM,    /* u64 cpu; or HYP_DOORBELL_ALL: ring once, at the next event of any */
+};
+
+#define HYP_DOORBELL_ALL ((u64)-1)
 
 #define HVC_NOT_SUPPORTED ((u64)-1)
 

@@ -80,10 +80,11 @@ struct reader_cpu {
 
 	u64 read; /* events consumed */
 	u64 lost; /* events that the swaps so far reported as lost */
-	u64 unreported; /* of these: what no reader has been told yet */
+	u64 unreported; /* of these and of `abandoned`: what no reader has been told yet */
 	u64 skipped; /* events promised and not found, on broken pages or not at all; */
 		     /* they count as read */
 	u64 filtered; /* events that no reader has been shown; they count as read */
+	u64 abandoned; /* events that a reader had not got when it closed; they count as read */
 	u64 broken_pages;
 
 	/* when the hypervisor is gone; see reader_inherit() */
@@ -135,10 +136,18 @@ struct reader {
 /* A line, or a page image. */
 #define READER_CARRY_MAX (RENDER_LINE_MAX > RB_PAGE_SIZE ? RENDER_LINE_MAX : RB_PAGE_SIZE)
 
-/* What an open file still owes to its reader. Zeroed: nothing. */
+/*
+ * What an open file still owes to its reader, from `offset` on, and what is lost with it if
+ * the file is closed: see reader_abandon(). Zeroed: nothing.
+ */
 struct reader_carry {
 	u32 offset;
 	u32 length;
+	u32 cpu;      /* whose events they are */
+	u32 loss_end; /* who has got the bytes up to here has been told of `lost` */
+	u64 lost;     /* events lost before */
+	u32 events;
+	bool gap; /* a page was skipped before, or is what it tells of */
 	u8 bytes[READER_CARRY_MAX];
 };
 
@@ -147,6 +156,8 @@ struct reader_stats {
 	u64 lost;         /* reported by swaps so far; overrun is ahead of it */
 	u64 skipped;      /* of read: unreadable, on broken pages */
 	u64 filtered;     /* of read: did not match the filter of their event */
+	u64 abandoned;    /* of read: owed to a reader that has closed */
+	u64 unreported;   /* of lost and abandoned: no reader has been told yet */
 	u64 broken_pages;
 	u64 pages_lost, pages_touched;
 	u64 dropped; /* refused while tracing was on; 0 if the writer does not count them */
@@ -199,6 +210,15 @@ u32 reader_text(struct reader *reader, u32 cpu, struct reader_carry *carry, char
  * the following reads deliver it first. Return: bytes written; 0 when nothing is there.
  */
 u32 reader_raw(struct reader *reader, u32 cpu, struct reader_carry *carry, u8 *out, u32 size);
+
+/**
+ * reader_abandon - the file of @carry is closed: what it still owes is lost.
+ *
+ * The next reader of that CPU is told, as of what was overwritten. A line or an image of which
+ * a part has been delivered is lost as a whole. Not for a @carry that was filled before
+ * reader_reset() or by another reader: zero that.
+ */
+void reader_abandon(struct reader *reader, struct reader_carry *carry);
 
 /**
  * reader_set_filters - from now on, pass over events that do not match.

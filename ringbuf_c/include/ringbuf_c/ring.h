@@ -82,6 +82,7 @@ struct simple_rb_per_cpu {
 	struct trace_buffer_meta *meta;
 	u64 write_stamp; /* ns, of the last event */
 	u64 entries;     /* private copy of the counter of the meta page, as those below */
+	u32 armed;       /* 1: ring() after the next event; see simple_ring_buffer_arm() */
 
 	/*
 	 * Makes every CPU that may be writing pass a full barrier (membarrier(2)), so
@@ -118,6 +119,13 @@ struct simple_rb_per_cpu {
 	 * where it cannot (EL2). Set by the owner; loading leaves it alone.
 	 */
 	void (*relax)(void);
+
+	/*
+	 * Called by the writer behind an event that found the buffer armed, before the
+	 * event ends: who waits for the writer then knows that nobody rings. It must not
+	 * block. Set by the owner; NULL: the buffer is never armed.
+	 */
+	void (*ring)(struct simple_rb_per_cpu *rb);
 };
 
 _Static_assert(offsetof(struct simple_rb_per_cpu, bpages) == RB_CACHE_LINE,
@@ -187,6 +195,18 @@ int simple_ring_buffer_enable_tracing(struct simple_rb_per_cpu *rb, bool enable)
 void simple_ring_buffer_wait_writer(const struct simple_rb_per_cpu *rb);
 
 /**
+ * simple_ring_buffer_arm - have the writer call rb->ring once, after its next event.
+ *
+ * Then the caller calls rb->membarrier (once is enough for many buffers), and then looks at
+ * the counters: the events that it does not see there have not ended yet, and one of
+ * them rings. So there is no doorbell without membarrier.
+ */
+void simple_ring_buffer_arm(struct simple_rb_per_cpu *rb);
+
+/** simple_ring_buffer_disarm - undo it; an event that is being written may still ring. */
+void simple_ring_buffer_disarm(struct simple_rb_per_cpu *rb);
+
+/**
  * simple_ring_buffer_reset - forget all events and counters; reader.id stays.
  *
  * Return: 0, -ENODEV when not loaded, -EBUSY when there is no head. The buffer is
@@ -230,6 +250,9 @@ void *__simple_rb_reserve_slow(struct simple_rb_per_cpu *rb, u32 length, u64 tim
 
 /* Out of line: count an event that was not written. The caller is WRITING. */
 void __simple_rb_drop(struct simple_rb_per_cpu *rb);
+
+/* Out of line: disarm, and ring. */
+void __simple_rb_ring(struct simple_rb_per_cpu *rb);
 
 /* [done] pairs with [see_done]: all that was written since __simple_rb_start_writing() */
 static __always_inline void __simple_rb_stop_writing(struct simple_rb_per_cpu *rb)
@@ -325,6 +348,10 @@ static __always_inline void simple_ring_buffer_commit(struct simple_rb_per_cpu *
 	/* [entries] pairs with [see_entries]: the commit above */
 	smp_store_release(&rb->meta->entries, entries);
 	WRITE_ONCE(rb->entries, entries); /* simple_ring_buffer_counters() looks at any time */
+	/* [see_armed] after [entries]; pairs with [membarrier_arm], who arms pays for the order */
+	barrier();
+	if (unlikely(READ_ONCE(rb->armed)))
+		__simple_rb_ring(rb);
 	__simple_rb_stop_writing(rb);
 }
 

@@ -71,6 +71,9 @@ typedef int pid_t; /* as the kernel's: events name it in their fields */
 #define try_cmpxchg_sc(p, old, new) \
 	__atomic_compare_exchange_n((p), (old), (new), false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)
 
+/** xchg - store @v, with acquire and release ordering. Evaluates to what was there. */
+#define xchg(p, v) __atomic_exchange_n((p), (v), __ATOMIC_ACQ_REL)
+
 #define round_up_u32(x, to) (((u32)(x) + ((u32)(to) - 1)) & ~((u32)(to) - 1))
 
 #endif
