@@ -221,7 +221,7 @@ def test_a_signal_ends_it(busy: Mount, tmp_path: Path, number: int) -> None:
 def test_the_command_gets_the_signal_and_ends_when_it_wants(idle: Mount, tmp_path: Path) -> None:
     recorded = Recorded(idle, tmp_path)
     last_words = f"trap ': >{idle.top}/selftest_event; exit 5' TERM"
-    script = f"{last_words}; : >{tmp_path}/ready; while :; do sleep 0.01; done"
+    script = f"{last_words}; : >{tmp_path}/ready; for i in $(seq 2000); do sleep 0.01; done"
     with recorded.running("-e", "selftest", "sh", "-c", script) as process:
         until((tmp_path / "ready").exists, "the command to run")
         process.send_signal(signal.SIGTERM)
@@ -233,7 +233,7 @@ def test_the_command_gets_the_signal_and_ends_when_it_wants(idle: Mount, tmp_pat
 def test_a_second_signal_does_not_wait_for_the_command(idle: Mount, tmp_path: Path) -> None:
     recorded = Recorded(idle, tmp_path)
     script = f"trap 'echo >>{tmp_path}/got' TERM; : >{tmp_path}/got; "
-    script += f"while [ ! -e {tmp_path}/end ]; do sleep 0.01; done"
+    script += f"for i in $(seq 2000); do [ ! -e {tmp_path}/end ] || exit; sleep 0.01; done"
     with recorded.running("sh", "-c", script) as process:
         until((tmp_path / "got").exists, "the command to run")
         process.send_signal(signal.SIGTERM)

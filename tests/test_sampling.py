@@ -114,6 +114,14 @@ def test_only_the_time_that_is_still_there_is_seen(fake: Fake) -> None:
     assert sample.rate("hyp_exit") == pytest.approx(5.0)
 
 
+def test_a_stay_whose_end_was_overwritten_does_not_go_on(fake: Fake) -> None:
+    fake.state(enter("100.900000", "hvc"), entries=1)
+    fake.look()
+    fake.state("[000]\t  101.500000: host_smc id=1\n", entries=1, overrun=9)
+    sample = fake.look()
+    assert (sample.coverage, sample.shares) == (0.5, {})
+
+
 def test_what_others_have_consumed_is_not_seen(fake: Fake) -> None:
     fake.state(enter("100.100000", "hvc"), entries=1)
     fake.look()
