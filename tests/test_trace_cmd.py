@@ -496,6 +496,7 @@ def test_record_tells_what_was_lost(idle: TraceCmd) -> None:
         lost = overrun(idle, 1) - before
         for pid in recorders:
             os.kill(pid, signal.SIGCONT)
+        # One that has not begun ends without a look at what there is.
         until(lambda: "entries: 0\n" in idle.read("per_cpu/cpu1/stats"), "recorders to go on")
         process.send_signal(signal.SIGINT)
         said = "".join(process.communicate(timeout=PATIENCE_S))
@@ -843,6 +844,23 @@ def test_the_mount_goes_away_in_mid_record(tmp_path: Path) -> None:
         _, said = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == errno.ENOTCONN
     assert os.strerror(errno.ENOTCONN) in said
+
+
+def test_the_hypervisor_dies_in_mid_record(tmp_path: Path) -> None:
+    """The mount stays, and trace-cmd ends as ever, with all that there was."""
+    with mounted(tmp_path / "m", "workload=guest", "cpus=2") as mount:
+        tool = TraceCmd(mount, tmp_path)
+        with tool.running("record", "-b", "64", "-e", "hypervisor") as process:
+            until_recorders_wait(process, cpus=2)
+            until(lambda: len(sizes := captured(tmp_path)) == 2 and all(sizes.values()), "pages")
+            os.kill(mount.model(), signal.SIGKILL)
+            # Until it is noticed, tracing_on may be ENODEV.
+            until(lambda: "state gone" in tool.read("hypervisor/statistics"), "its end")
+            until(lambda: tool.read("tracing_on") == "0\n", "the mount to notice")
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == 0
+        assert {event.cpu for event in tool.events()} == {0, 1}
 
 
 def test_what_was_captured_before_the_mount_went_away_is_kept(tmp_path: Path) -> None:
