@@ -139,7 +139,9 @@ def test_a_reader_that_has_seen_enough_is_no_error_to_talk_about(arguments: list
     unread, output = os.pipe()
     os.close(unread)
     command = [sys.executable, "-c", _PRINTS, *arguments]
-    done = subprocess.run(command, check=False, stdout=output, stderr=subprocess.PIPE)
+    # Python is to hold back what is printed, until we flush.
+    env = {name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(command, check=False, stdout=output, stderr=subprocess.PIPE, env=env)
     os.close(output)
     assert (done.returncode, done.stderr) == (_FAILED, b"")
 

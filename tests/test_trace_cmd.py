@@ -310,7 +310,7 @@ def until_events(tool: TraceCmd) -> None:
             assert select.select([pipe], [], [], PATIENCE_S)[0]
 
 
-def until_recorders_wait(process: subprocess.Popen[str], cpus: int = CPUS) -> None:
+def until_recorders_wait(process: subprocess.Popen[str], cpus: int = CPUS) -> list[int]:
     """Until its processes, one for each CPU, read; a signal before that finds nothing."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
 
@@ -324,6 +324,7 @@ def until_recorders_wait(process: subprocess.Popen[str], cpus: int = CPUS) -> No
         return len(pids) == cpus and all(map(reads, pids))
 
     until(all_read, "recorders to read")
+    return list(map(int, children.read_text(encoding="ascii").split()))
 
 
 def traced(tool: TraceCmd, count: int, cpu: int = 0) -> None:
@@ -468,11 +469,44 @@ def test_record_with_a_filter(busy: TraceCmd) -> None:
     assert len({event.text.split()[0] for event in events if event.event == "hyp_exit"}) > 1
 
 
+def test_record_says_that_nothing_was_lost(idle: TraceCmd) -> None:
+    done = idle("record", "-b", "64", "-e", "selftest", "sh", "-c", emission(10))
+    said = done.stdout + done.stderr
+    assert re.findall(r"CPU (\d): (\d+) events lost", said) == []
+    assert "no overrun found" not in said
+
+
+def overrun(tool: TraceCmd, cpu: int) -> int:
+    """Events that the hypervisor has ever written over, unread, by its own count."""
+    pattern = rf"^hypervisor cpu{cpu} .* ever_overrun (\d+) "
+    match = re.search(pattern, tool.read("hypervisor/statistics"), re.MULTILINE)
+    assert match
+    return int(match[1])
+
+
 def test_record_tells_what_was_lost(idle: TraceCmd) -> None:
-    done = idle("record", "-b", "8", "-e", "selftest", "sh", "-c", "true")
-    lost = re.findall(r"CPU (\d): (\d+) events lost", done.stdout + done.stderr)
-    assert lost == []
-    assert "no overrun found" not in done.stdout + done.stderr
+    """By recorders that stand still."""
+    before = overrun(idle, 1)
+    with idle.running("record", "-b", "8", "-e", "selftest") as process:
+        recorders = until_recorders_wait(process)
+        until(lambda: idle.read("tracing_on") == "1\n", "tracing to begin")
+        for pid in recorders:
+            os.kill(pid, signal.SIGSTOP)
+        idle.emit(2000, cpu=1)
+        lost = overrun(idle, 1) - before
+        for pid in recorders:
+            os.kill(pid, signal.SIGCONT)
+        # One that has not begun ends without a look at what there is.
+        until(lambda: "entries: 0\n" in idle.read("per_cpu/cpu1/stats"), "recorders to go on")
+        process.send_signal(signal.SIGINT)
+        said = "".join(process.communicate(timeout=PATIENCE_S))
+    assert process.returncode == 0
+    assert 0 < lost < 2000
+    assert re.findall(r"CPU (\d): (\d+) events lost", said) == [("1", str(lost))]
+    assert overrun(idle, 1) - before == lost
+    text = idle.report("-t")
+    assert len(ids(reported(text))) == 2000 - lost
+    assert _DROPPED.search(text)
 
 
 def test_a_second_recording_is_a_second_one(idle: TraceCmd) -> None:
@@ -784,18 +818,61 @@ def test_a_recorder_that_is_killed(busy: TraceCmd) -> None:
     assert busy.events()
 
 
+def captured(directory: Path) -> dict[str, int]:
+    """Bytes that the recorders have in their files."""
+    return {file.name: file.stat().st_size for file in directory.glob("trace.dat.cpu*")}
+
+
+@contextmanager
+def recording_without_a_mount(tmp_path: Path) -> Iterator[tuple[TraceCmd, subprocess.Popen[str]]]:
+    """Of two CPUs; each has captured something when the mount goes away."""
+    with mounted(tmp_path / "m", "workload=guest", "cpus=2") as mount:
+        tool = TraceCmd(mount, tmp_path)
+        tool("restore", "-c", "-o", "head.dat")
+        with tool.running("record", "-b", "64", "-e", "hypervisor") as process:
+            until_recorders_wait(process, cpus=2)
+            until(lambda: len(sizes := captured(tmp_path)) == 2 and all(sizes.values()), "pages")
+            mount.server.terminate()
+            mount.wait_ended()
+            yield tool, process
+
+
 def test_the_mount_goes_away_in_mid_record(tmp_path: Path) -> None:
-    """What was captured is kept: by now, in the files of the recorders."""
+    """trace-cmd says it. It cannot end what it has begun, and then removes its files."""
+    with recording_without_a_mount(tmp_path) as (_, process):
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == errno.ENOTCONN
+    assert os.strerror(errno.ENOTCONN) in said
+
+
+def test_the_hypervisor_dies_in_mid_record(tmp_path: Path) -> None:
+    """The mount stays, and trace-cmd ends as ever, with all that there was."""
     with mounted(tmp_path / "m", "workload=guest", "cpus=2") as mount:
         tool = TraceCmd(mount, tmp_path)
         with tool.running("record", "-b", "64", "-e", "hypervisor") as process:
             until_recorders_wait(process, cpus=2)
-            until_events(tool)
-            mount.server.terminate()
-            mount.wait_ended()
+            until(lambda: len(sizes := captured(tmp_path)) == 2 and all(sizes.values()), "pages")
+            os.kill(mount.model(), signal.SIGKILL)
+            # Until it is noticed, tracing_on may be ENODEV.
+            until(lambda: "state gone" in tool.read("hypervisor/statistics"), "its end")
+            until(lambda: tool.read("tracing_on") == "0\n", "the mount to notice")
             process.send_signal(signal.SIGINT)
             process.communicate(timeout=PATIENCE_S)
-        assert process.returncode != -signal.SIGSEGV
+        assert process.returncode == 0
+        assert {event.cpu for event in tool.events()} == {0, 1}
+
+
+def test_what_was_captured_before_the_mount_went_away_is_kept(tmp_path: Path) -> None:
+    """By who kills trace-cmd: what its recorders have written becomes a trace.dat."""
+    with recording_without_a_mount(tmp_path) as (tool, process):
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=PATIENCE_S)
+    files = sorted(captured(tmp_path))
+    assert files == ["trace.dat.cpu0", "trace.dat.cpu1"]
+    done = run(*TRACE_CMD, "restore", "-i", "head.dat", "-o", "out.dat", *files, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {event.cpu for event in tool.events("-i", "out.dat")} == {0, 1}
 
 
 # --- what tools ask for -------------------------------------------------------------------
@@ -875,26 +952,37 @@ def test_no_call_fails_that_should_not(busy: TraceCmd, words: list[str]) -> None
 _OF_THE_MACHINE = (
     "/proc/sys/kernel/ftrace_enabled",
     "/proc/sys/kernel/kptr_restrict",
-    "/sys/kernel/tracing/tracing_on",
-    "/sys/kernel/tracing/current_tracer",
-    "/sys/kernel/tracing/trace_clock",
-    "/sys/kernel/tracing/buffer_size_kb",
-    "/sys/kernel/tracing/events/enable",
-    "/proc/self/mountinfo",
+    "/proc/mounts",
 )
+_OF_TRACEFS = (
+    "tracing_on", "current_tracer", "trace_clock", "buffer_size_kb", "events/enable",
+    "set_event",
+)  # fmt: skip
 
 
-def machine() -> list[str]:
-    return [
-        Path(path).read_text(encoding="utf-8") for path in _OF_THE_MACHINE if Path(path).exists()
-    ]
+@pytest.fixture
+def kernel_tracefs(tmp_path: Path) -> Iterator[Path]:
+    """The machine's own, where the tests see it and tools on a mount of ours must not."""
+    where = tmp_path / "kernel"
+    where.mkdir()
+    if run("mount", "-t", "tracefs", "nodev", str(where)).returncode:
+        pytest.skip("this machine gives no tracefs")
+    yield where
+    run("umount", "-l", str(where))
 
 
-def test_the_machine_is_as_it_was(idle: TraceCmd) -> None:
-    before = machine()
+def machine(tracing: Path) -> dict[str, str]:
+    """What tools would change of it, as it is outside of `hyptrace exec`."""
+    files = [*map(Path, _OF_THE_MACHINE), *(tracing / name for name in _OF_TRACEFS)]
+    return {str(file): file.read_text(encoding="utf-8") for file in files if file.exists()}
+
+
+def test_the_machine_is_as_it_was(idle: TraceCmd, kernel_tracefs: Path) -> None:
+    before = machine(kernel_tracefs)
+    assert f"{kernel_tracefs}/tracing_on" in before
     idle("record", "-b", "64", "-C", "boot", "-e", "hypervisor", "true")
     idle("start", "-e", "hypervisor")
-    assert machine() == before
+    assert machine(kernel_tracefs) == before
     idle("stop")
     idle("reset")
-    assert machine() == before
+    assert machine(kernel_tracefs) == before
