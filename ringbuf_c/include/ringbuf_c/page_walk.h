@@ -66,7 +66,7 @@ static __always_inline u32 rb_plain_size(u64 header, u32 room)
  * rb_walk_plain - pass over such events, from *@offset on.
  *
  * Returns how many; *@offset and *@time_stamp are then behind them. For who only counts:
- * it is twice as fast as rb_walk_next(), which has to be called for what follows.
+ * nothing is written to memory on the way. rb_walk_next() has to be called for what follows.
  */
 static inline u32 rb_walk_plain(const u8 *data, u32 commit, u32 *offset, u64 *time_stamp)
 {
