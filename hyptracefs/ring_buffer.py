@@ -584,9 +584,7 @@ class Pipe:
 
     def __init__(self, slot: Slot, cpu: int, carry: Carry, raw: bool) -> None:
         self._alive = slot, carry
-        self._c = ffi.new(
-            "struct buffer_pipe *", {"slot": slot.c, "cpu": cpu, "carry": carry.c}
-        )
+        self._c = ffi.new("struct buffer_pipe *", {"slot": slot.c, "cpu": cpu, "carry": carry.c})
         lib.pipe_init(self._c, raw)
 
     @property

@@ -27,7 +27,9 @@ class Ours:
 
     def count(self, name: str) -> int:
         """What the host has counted of something on all CPUs."""
-        lines = re.findall(rf"^host cpu\d+ .*\b{name} (\d+)", self.mount.read("statistics"), re.M)
+        lines = re.findall(
+            rf"^host cpu\d+ .*\b{name} (\d+)", self.mount.read("statistics"), re.MULTILINE
+        )
         return sum(map(int, lines))
 
     @contextlib.contextmanager
@@ -57,9 +59,11 @@ class Ours:
 
 @contextlib.contextmanager
 def ours(workload: str, *options: str) -> Iterator[Ours]:
-    with tempfile.TemporaryDirectory() as directory:
-        with mounted(Path(directory), "cpus=2", f"workload={workload}", *options) as mount:
-            yield Ours(mount)
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        mounted(Path(directory), "cpus=2", f"workload={workload}", *options) as mount,
+    ):
+        yield Ours(mount)
 
 
 class Kernel:
