@@ -219,3 +219,19 @@ void dump_rewind(struct dump_cursor *cursor);
 uint32_t dump_read(struct dump_cursor *cursor, uint64_t offset, char *out, uint32_t room,
 		   uint32_t size);
 uint64_t dump_length(struct dump_cursor *cursor, char *out, uint32_t room);
+
+/* pipes */
+struct buffer_slot {
+	struct reader *reader;
+	uint8_t *out;
+	uint32_t room;
+};
+
+struct buffer_pipe {
+	const struct buffer_slot *slot;
+	uint32_t cpu;
+	struct reader_carry *carry;
+	...;
+};
+
+void pipe_init(struct buffer_pipe *pipe, bool raw);

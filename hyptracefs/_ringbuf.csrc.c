@@ -1,6 +1,7 @@
 #include <time.h>
 
 #include "hypervisor_model/protocol.h"
+#include "pipe.h"
 #include "ringbuf_c/clock.h"
 #include "ringbuf_c/dump.h"
 #include "ringbuf_c/hypercalls.h"
@@ -105,4 +106,45 @@ static int clock_snapshot(uint32_t counter, struct clock_instant *instant)
 		return 0;
 	}
 	return -EINVAL;
+}
+
+/* --- pipes: what is read without Python --------------------------------------------------- */
+
+/* The buffer that there is. One for each remote, and outlives its open files. */
+struct buffer_slot {
+	struct reader *reader; /* NULL: nothing is loaded */
+	uint8_t *out;          /* room for what one read gives */
+	uint32_t room;
+};
+
+struct buffer_pipe {
+	struct pipe_end end; /* first: a pipe is this */
+	const struct buffer_slot *slot;
+	uint32_t cpu;
+	struct reader_carry *carry;
+};
+
+static uint32_t take_text(struct pipe_end *end, const uint8_t **data, uint32_t size)
+{
+	const struct buffer_pipe *pipe = (const struct buffer_pipe *)end;
+	const struct buffer_slot *slot = pipe->slot;
+
+	*data = slot->out;
+	return slot->reader ? reader_text(slot->reader, pipe->cpu, pipe->carry, (char *)slot->out,
+					  size < slot->room ? size : slot->room) : 0;
+}
+
+static uint32_t take_raw(struct pipe_end *end, const uint8_t **data, uint32_t size)
+{
+	const struct buffer_pipe *pipe = (const struct buffer_pipe *)end;
+	const struct buffer_slot *slot = pipe->slot;
+
+	*data = slot->out;
+	return slot->reader ? reader_raw(slot->reader, pipe->cpu, pipe->carry, slot->out,
+					 size < slot->room ? size : slot->room) : 0;
+}
+
+static void pipe_init(struct buffer_pipe *pipe, bool raw)
+{
+	pipe->end.take = raw ? take_raw : take_text;
 }

@@ -41,6 +41,9 @@ class OpenFile:
 
     seekable = True
     stream = False  # it has no position: each reads for itself what comes next, offset 0
+    # Address of a struct pipe_end (pipe.h) that gives what read() would, if it need not wait; 0:
+    # there is none.
+    pipe = 0
 
     async def read(self, size: int, offset: int, nonblock: bool) -> bytes | memoryview:
         """Give up to `size` bytes; empty at the end. A view is valid until the next read."""

@@ -14,7 +14,7 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeAlias, TypeVar, 
 import trio
 
 from hyptracefs.files import OpenFile
-from hyptracefs.fuse_hook import STREAM, Requests, pyfuse3
+from hyptracefs.fuse_hook import PIPE, STREAM, Requests, pyfuse3
 from hyptracefs.streams import RawPipe
 from hyptracefs.tree import Node, Tree
 
@@ -114,7 +114,7 @@ class TraceOperations(pyfuse3.Operations):
         self._requests = requests
         self._ready = ready
         self._files: dict[int, OpenFile] = {}
-        self._next_handle = 1
+        self._next_handle = 0
         self._lookups = 0
         self._cached: dict[int, int] = {}  # inodes by the handles that were spliced from
         self._mounted_ns = time.time_ns()
@@ -236,9 +236,15 @@ class TraceOperations(pyfuse3.Operations):
             return self._opened(await node.file.open(flags, ctx.pid))
         raise _interrupted()
 
-    def _opened(self, file: OpenFile) -> pyfuse3.FileInfo:
-        handle = pyfuse3.FileHandleT(self._next_handle | (STREAM if file.stream else 0))
+    def _handle(self, file: OpenFile) -> pyfuse3.FileHandleT:
+        """Never that of another open file."""
+        if file.pipe and not log.isEnabledFor(logging.DEBUG):  # each request is to be logged
+            return pyfuse3.FileHandleT(STREAM | PIPE | file.pipe)
         self._next_handle += 1
+        return pyfuse3.FileHandleT(self._next_handle | (STREAM if file.stream else 0))
+
+    def _opened(self, file: OpenFile) -> pyfuse3.FileInfo:
+        handle = self._handle(file)
         self._files[handle] = file
         return pyfuse3.FileInfo(
             fh=handle, direct_io=True, keep_cache=False, nonseekable=not file.seekable

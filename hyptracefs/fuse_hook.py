@@ -34,12 +34,15 @@ _hook = _import_hook()
 
 import pyfuse3  # noqa: E402
 
-__all__ = ["STREAM", "FuseHook", "Requests", "pyfuse3"]
+__all__ = ["PIPE", "STREAM", "FuseHook", "Requests", "pyfuse3"]
 
 log = logging.getLogger(__name__)
 
 # To be set in the handle of an open file that has no position (FOPEN_STREAM).
 STREAM: int = _hook.lib.FUSE_HOOK_STREAM
+# Likewise, with the address of a struct pipe_end as the rest of it: what is there is read without
+# Python.
+PIPE: int = _hook.lib.FUSE_HOOK_PIPE
 
 # What to do when a request is interrupted, for those that wait.
 _interrupted: dict[int, Callable[[], None]] = {}
@@ -125,6 +128,12 @@ class FuseHook:
         """File descriptor of /dev/fuse."""
         fd: int = _hook.lib.fuse_hook_session_fd()
         return fd
+
+    @staticmethod
+    def answered() -> int:
+        """Reads that Python has not seen."""
+        answered: int = _hook.lib.fuse_hook_answered()
+        return answered
 
     @staticmethod
     def nonblocking() -> bool:

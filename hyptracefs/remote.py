@@ -40,8 +40,10 @@ from hyptracefs.ring_buffer import (
     FilterTable,
     Geometry,
     Memory,
+    Pipe,
     RenderTable,
     RingBuffer,
+    Slot,
     Stats,
     check_memory,
     clock_snapshot,
@@ -124,7 +126,7 @@ class Remote:
         self._orphaned = False  # the hypervisor is gone, and we have noticed
         self._poll_s = settings.poll_ms / 1000
         self._table = RenderTable(events)
-        self._buffer: RingBuffer | None = None
+        self._slot = Slot()
         self._given_back: tuple[Stats, ...] = ()  # by CPU: the end of the buffer before
         self._readers: dict[object, int] = {}  # and the processes that have opened them
         self._generation = 0  # of what can be read: loads, resets, filters
@@ -137,6 +139,14 @@ class Remote:
         self._watchers: dict[Reader, Callable[[], None]] = {}
         self._clock_scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
+
+    @property
+    def _buffer(self) -> RingBuffer | None:
+        return self._slot.buffer
+
+    @_buffer.setter
+    def _buffer(self, buffer: RingBuffer | None) -> None:
+        self._slot.buffer = buffer
 
     # --- life -------------------------------------------------------------------------
 
@@ -527,6 +537,10 @@ class Remote:
             done = read(self._buffer)
         return done
 
+    def pipe(self, cpu: int, carry: Carry, raw: bool) -> Pipe:
+        """For a Reader: what reads from the buffer that there is, without Python."""
+        return Pipe(self._slot, cpu, carry, raw)
+
     async def wait_for_events(self, cpu: int) -> None:
         """Wait until a poll has seen unread events of `cpu`."""
         self._waiting.set()
@@ -577,6 +591,15 @@ class Reader:
         """Page images, up to `size` bytes; otherwise like try_read_text()."""
         return self._remote.read(lambda buffer: buffer.read_raw(self.cpu, self._carry, size))
 
+    def pipe(self, raw: bool) -> Pipe:
+        """What C reads from, without Python: as try_read_text() or try_read_raw()."""
+        return self._remote.pipe(self.cpu, self._carry, raw)
+
+    @property
+    def owes(self) -> bool:
+        """Whether part of a line, or of a page, has been read, and not the rest."""
+        return bool(self._carry)
+
     @property
     def unfinished(self) -> bool:
         """Whether an empty read, just made, is not the end: it passed over filtered events."""
@@ -591,7 +614,7 @@ class Reader:
 
     def readable(self) -> bool:
         """Whether a read would give something now."""
-        return bool(self._carry) or (self._remote.loaded and self._remote.buffer.ready(self.cpu))
+        return self.owes or (self._remote.loaded and self._remote.buffer.ready(self.cpu))
 
     def watch(self, tell: Callable[[], None]) -> None:
         """Call `tell`, once, when there may be something to read."""

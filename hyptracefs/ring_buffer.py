@@ -497,6 +497,12 @@ class RingBuffer:
         done = lib.reader_raw(self._reader, cpu, carry.c, self._c_out, min(size, MAX_READ))
         return self._read(done)
 
+    def fill(self, slot: Any) -> None:
+        """Let a struct buffer_slot be this buffer's."""
+        slot.out = self._c_out
+        slot.room = MAX_READ
+        slot.reader = self._reader
+
     def _read(self, done: int) -> memoryview:
         return memoryview(self._out)[:done]
 
@@ -546,6 +552,45 @@ class RingBuffer:
     def close(self) -> None:
         """Give the memory back, or leave that to the last dump. The hypervisor must have let go."""
         self._memory.close()
+
+
+class Slot:
+    """The place of the buffer that is loaded, if any, for pipes."""
+
+    def __init__(self) -> None:
+        self.c = ffi.new("struct buffer_slot *")
+        self._buffer: RingBuffer | None = None
+
+    @property
+    def buffer(self) -> RingBuffer | None:
+        """What is loaded."""
+        return self._buffer
+
+    @buffer.setter
+    def buffer(self, buffer: RingBuffer | None) -> None:
+        self._buffer = buffer
+        if buffer is None:
+            self.c.reader = ffi.NULL
+        else:
+            buffer.fill(self.c)
+
+
+class Pipe:
+    """The end of a pipe that C reads without Python; at `address` as long as this object lives.
+
+    It gives what read_text() or read_raw() of the buffer in `slot` would give, and shares `carry`
+    with them.
+    """
+
+    def __init__(self, slot: Slot, cpu: int, carry: Carry, raw: bool) -> None:
+        self._alive = slot, carry
+        self._c = ffi.new("struct buffer_pipe *", {"slot": slot.c, "cpu": cpu, "carry": carry.c})
+        lib.pipe_init(self._c, raw)
+
+    @property
+    def address(self) -> int:
+        """For the hook into libfuse."""
+        return int(ffi.cast("uintptr_t", self._c))
 
 
 # --- without consuming --------------------------------------------------------------------

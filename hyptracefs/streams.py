@@ -41,9 +41,12 @@ class RawPipe:
 class _OpenPipe(OpenFile):
     seekable = False
     stream = True
+    _raw = False
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
+        self._pipe = reader.pipe(self._raw)
+        self.pipe = self._pipe.address
 
     def _take(self, size: int) -> memoryview:
         return self._reader.try_read_text(size)
@@ -77,15 +80,14 @@ _STEPS_BACK = 16
 
 
 class _OpenRawPipe(_OpenPipe):
+    _raw = True
+
     def __init__(self, reader: Reader) -> None:
         super().__init__(reader)
-        self._given = 0  # bytes by read()
         self._spliced: dict[int, bytes] = {}  # the last pages, by where the splice asked
 
     def _take(self, size: int) -> memoryview:
-        data = self._reader.try_read_raw(size)
-        self._given += len(data)
-        return data
+        return self._reader.try_read_raw(size)
 
     async def read_cached(self, size: int, offset: int) -> bytes:
         """The next page for an `offset` that was never asked for; the same for the same one.
@@ -102,7 +104,7 @@ class _OpenRawPipe(_OpenPipe):
     def _next_page(self, offset: int) -> bytes:
         if offset < max(self._spliced, default=0):
             raise OSError(errno.EIO, f"the page spliced at {offset} is gone")
-        if self._given % PAGE_SIZE:
+        if self._reader.owes:
             raise OSError(errno.EINVAL, "after read of part of a page: read the rest")
         page = bytes(self._reader.try_read_raw(PAGE_SIZE))
         if not page:

@@ -16,7 +16,7 @@ import trio.testing
 
 from hyptracefs import controls
 from hyptracefs.fuse import TraceOperations
-from hyptracefs.fuse_hook import STREAM, pyfuse3
+from hyptracefs.fuse_hook import PIPE, STREAM, pyfuse3
 from hyptracefs.remote import Remote
 from hyptracefs.tree import ROOT_INODE, Tree
 from tests.support import parse_lines, selftests, start_with, texts, write_ids
@@ -516,3 +516,23 @@ async def test_refused_request_is_logged_for_debugging_only(
         await operations.write(handle, 0, b"abc")
     assert {record.levelno for record in caplog.records} == {logging.DEBUG}
     assert "b'abc' is not a decimal number" in caplog.records[-1].getMessage()
+
+
+async def test_handles_of_pipes_say_where_to_read_without_python(
+    operations: TraceOperations, tree: Tree
+) -> None:
+    opened = [
+        await _open(operations, tree, name)
+        for name in ("trace_pipe", "trace_pipe_raw", "tracing_on")
+    ]
+    handles = [info.fh for info in opened]
+    assert [handle & (PIPE | STREAM) for handle in handles] == [PIPE | STREAM, PIPE | STREAM, 0]
+    assert len(set(handles)) == 3
+
+
+async def test_python_sees_all_reads_where_requests_are_logged(
+    operations: TraceOperations, tree: Tree, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    info = await _open(operations, tree, "trace_pipe")
+    assert info.fh & (PIPE | STREAM) == STREAM

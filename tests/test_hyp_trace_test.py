@@ -114,10 +114,12 @@ class Broken(NamedTuple):
     patch: str
 
 
-# Patches change the text of a trace_pipe by `text(bytes)`.
+# Patches change the text of a trace_pipe by `text(bytes)`; all of it goes through Python.
 _TEXT = """
 import re
 from hyptracefs.remote import Reader
+from hyptracefs.streams import _OpenPipe
+_OpenPipe.pipe = property(lambda self: 0, lambda self, address: None)
 _read = Reader.try_read_text
 Reader.try_read_text = lambda self, size: text(bytes(_read(self, size)))
 """
