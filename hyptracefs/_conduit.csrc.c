@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -87,7 +88,9 @@ static ssize_t receive(int fd, void *message, size_t size)
 			return -errno;
 		if (waited >= PATIENCE_NS)
 			return -ETIMEDOUT;
-		if (waited >= SPIN_NS)
+		if (waited < SPIN_NS)
+			sched_yield(); /* who answers may want this very CPU */
+		else
 			poll(&wait, 1, (int)((PATIENCE_NS - waited) / 1000000) + 1);
 	}
 }

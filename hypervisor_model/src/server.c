@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -17,14 +18,18 @@
 
 /*
  * How long to look for the next request before going to sleep: the swaps of one read come
- * one after the other, and to wake up costs ten times what a swap does.
+ * one after the other, and to wake up costs ten times what a swap does. But one that takes
+ * many pages is followed by none for long: so only if the last one came as soon, or would
+ * have, but for the time to wake up.
  */
 #define SPIN_NS 50000U
+#define WAKE_NS 50000U
 /* At most one descriptor comes with a request; room for more, so that we can close them. */
 #define MAX_FDS 8
 
 struct connection {
 	struct hyp *hyp;
+	bool busy; /* the last request came soon */
 	int host_fd, listen_fd, stop_fd; /* listen_fd: -1 if nobody else can come */
 };
 
@@ -289,16 +294,21 @@ static ssize_t receive(int fd, struct request *request)
 }
 
 /* The next request, soon if it comes soon. As receive(); -ECANCELED: told to stop. */
-static ssize_t next_request(const struct connection *with, struct request *request)
+static ssize_t next_request(struct connection *with, struct request *request)
 {
-	u64 patience = monotonic_ns() + SPIN_NS;
+	u64 start = monotonic_ns();
 
 	for (;;) {
 		ssize_t size = receive(with->host_fd, request);
+		u64 waited = monotonic_ns() - start;
 
-		if (size != -EAGAIN && size != -EINTR)
+		if (size != -EAGAIN && size != -EINTR) {
+			with->busy = waited < SPIN_NS + WAKE_NS;
 			return size;
-		if (monotonic_ns() >= patience && !wait_for_host(with, POLLIN))
+		}
+		if (with->busy && waited < SPIN_NS)
+			sched_yield(); /* the host may want this very CPU */
+		else if (!wait_for_host(with, POLLIN))
 			return -ECANCELED;
 	}
 }
@@ -390,7 +400,7 @@ static bool accept_request(const struct connection *with, const struct request *
 	return false;
 }
 
-static int serve_requests(const struct connection *with)
+static int serve_requests(struct connection *with)
 {
 	for (u32 requests = 1;; requests++) {
 		struct request request;
@@ -407,7 +417,9 @@ static int serve_requests(const struct connection *with)
 
 int hyp_serve_host(struct hyp *hyp, int host_fd, int listen_fd, int stop_fd)
 {
-	struct connection with = { hyp, host_fd, listen_fd, stop_fd };
+	struct connection with = {
+		.hyp = hyp, .host_fd = host_fd, .listen_fd = listen_fd, .stop_fd = stop_fd,
+	};
 	int ret = 0;
 
 	hyp_count(hyp, &hyp->counters.hosts);
@@ -419,7 +431,9 @@ int hyp_serve_host(struct hyp *hyp, int host_fd, int listen_fd, int stop_fd)
 
 int hyp_serve(struct hyp *hyp, int listen_fd, int stop_fd)
 {
-	struct connection with = { hyp, listen_fd, -1, stop_fd };
+	struct connection with = {
+		.hyp = hyp, .host_fd = listen_fd, .listen_fd = -1, .stop_fd = stop_fd,
+	};
 
 	for (;;) {
 		int ret, fd;
