@@ -249,14 +249,19 @@ static inline u32 min_u32(u32 a, u32 b)
 	return a < b ? a : b;
 }
 
+#define COPY_BLOCK 64U
+
 /*
- * Word by word: both ends are 8-byte aligned except at the ends of a page, and a
- * copy that the compiler turns into memcpy() would need a libc.
+ * In blocks of a cache line, which become vector moves, then word by word: both ends are
+ * 8-byte aligned except at the ends of a page. A copy that the compiler turns into memcpy()
+ * would need a libc.
  */
 static inline void copy_bytes(u8 *to, const u8 *from, u32 length)
 {
 	u32 i = 0;
 
+	for (; i + COPY_BLOCK <= length; i += COPY_BLOCK)
+		__builtin_memcpy(to + i, from + i, COPY_BLOCK);
 	for (; i + sizeof(u64) <= length; i += sizeof(u64))
 		__builtin_memcpy(to + i, from + i, sizeof(u64));
 	for (; i < length; i++)

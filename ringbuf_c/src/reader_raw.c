@@ -32,14 +32,22 @@ static void set_delta(u8 *at, u32 delta)
  */
 static u32 consume_copy(struct reader_cpu *cpu, const u8 *data, u32 length, u32 start)
 {
-	struct rb_record record = { .next = 0, .time_stamp = cpu->record.time_stamp };
+	u64 time_stamp = cpu->record.time_stamp;
+	struct rb_record record;
+	u32 next = 0;
 
-	while (rb_walk_next(data, length, record.next, record.time_stamp, &record) == RB_WALK_EVENT)
+	for (;;) {
+		cpu->read += rb_walk_plain(data, length, &next, &time_stamp);
+		if (rb_walk_next(data, length, next, time_stamp, &record) != RB_WALK_EVENT)
+			break;
 		cpu->read++;
-	cpu->offset = start + record.next;
-	cpu->time_stamp = record.time_stamp;
+		next = record.next;
+		time_stamp = record.time_stamp;
+	}
+	cpu->offset = start + next;
+	cpu->time_stamp = time_stamp;
 	cpu->next = READER_NONE;
-	return record.next;
+	return next;
 }
 
 static u32 put_time_extend(u8 *at, u64 delta)

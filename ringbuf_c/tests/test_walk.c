@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The walk over a page at its exact edges, and golden pages with their text. */
+#include <inttypes.h>
+
 #include "support.h"
 
 #define HEX_MAX RB_PAGE_SIZE
@@ -381,6 +383,42 @@ static void test_one_byte_changed(void **state)
 	ring_free(&ring);
 }
 
+/* --- counting ------------------------------------------------------------------------ */
+
+static void test_plain_events_are_counted(void **state)
+{
+	/* two events, and what each thing that stops the count looks like */
+	static const struct {
+		const char *third;
+		const char *what;
+	} cases[] = {
+		{ "", "the end" },
+		{ "7e000000", "a header without its array[0]" },
+		{ "62000000 01000000 01000000", "short form" },
+		{ "5e000000 01000000", "time extend" },
+		{ "40000000 05000000 01000000", "no room for an id" },
+		{ "40000000 10000000 01000000", "past the commit" },
+		{ "40000000 ffffffff 01000000", "far past it" },
+	};
+	static const char two[] = "60000000 08000000 01000000 a0000000 0c000000 0200000003000000";
+
+	(void)state;
+	for (u32 i = 0; i < ARRAY_SIZE(cases); i++) {
+		char text[256];
+		struct buffer_data_page *page;
+		u32 offset = 0, nr;
+		u64 time = 1000;
+
+		snprintf(text, sizeof(text), "%s %s", two, cases[i].third);
+		page = hex_page(text, 0);
+		nr = rb_walk_plain(page->data, (u32)page->commit, &offset, &time);
+		if (nr != 2 || offset != 28 || time != 1000 + 3 + 5)
+			fail_msg("%s: %u events up to %u, at %" PRIu64, cases[i].what, nr, offset,
+				 time);
+		free(page);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -393,6 +431,7 @@ int main(void)
 		cmocka_unit_test(test_golden_page_written),
 		cmocka_unit_test(test_random_bytes),
 		cmocka_unit_test(test_one_byte_changed),
+		cmocka_unit_test(test_plain_events_are_counted),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -52,6 +52,42 @@ struct unaligned_u16 {
 /* Volatile: what has been checked must not be loaded again. */
 #define load_unaligned(type, at) (((const volatile struct unaligned_##type *)(at))->value)
 
+/* The event that is all of RB_WALK_EVENT: what a remote writes most. 0: anything else. */
+static __always_inline u32 rb_plain_size(u64 header, u32 room)
+{
+	u32 array0 = (u32)(header >> 32);
+
+	return likely((header & RB_TYPE_LEN_MASK) == RB_TYPE_DATA_LONG &&
+		      array0 >= sizeof(u32) + sizeof(u16) && array0 <= room - sizeof(u32)) ?
+		       (u32)sizeof(u32) + array0 : 0;
+}
+
+/**
+ * rb_walk_plain - pass over such events, from *@offset on.
+ *
+ * Returns how many; *@offset and *@time_stamp are then behind them. For who only counts:
+ * nothing is written to memory on the way. rb_walk_next() has to be called for what follows.
+ */
+static inline u32 rb_walk_plain(const u8 *data, u32 commit, u32 *offset, u64 *time_stamp)
+{
+	u32 nr = 0, at = *offset;
+	u64 time = *time_stamp;
+
+	while (at < commit && commit - at >= RB_EVENT_HEADER + sizeof(u16)) {
+		u64 header = load_unaligned(u64, data + at);
+		u32 size = rb_plain_size(header, commit - at);
+
+		if (!size)
+			break;
+		time += (u32)header >> RB_TYPE_LEN_BITS;
+		at += size;
+		nr++;
+	}
+	*offset = at;
+	*time_stamp = time;
+	return nr;
+}
+
 /**
  * rb_walk_next - find the event at @offset, or behind what is not an event there.
  * @data: data[] of a page
