@@ -390,7 +390,12 @@ class Remote:
         async with self._transition():
             if not self.tracing_on or self._notice_gone():
                 return
-            self._hypercalls.enable(on=False)
+            try:
+                self._hypercalls.enable(on=False)
+            except OSError:
+                if self._notice_gone():
+                    return  # tracing is off then, too
+                raise
             self._stop_clock()
             self.tracing_on = False
             self._poll_once()
