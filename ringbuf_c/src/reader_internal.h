@@ -251,10 +251,25 @@ static inline u32 min_u32(u32 a, u32 b)
 
 #define COPY_BLOCK 64U
 
+/* To a lower address: the two may overlap. */
+static inline void move_down(u8 *to, const u8 *from, u32 length)
+{
+	u32 i = 0;
+
+	for (; i + sizeof(u64) <= length; i += sizeof(u64)) {
+		u64 word;
+
+		__builtin_memcpy(&word, from + i, sizeof(word));
+		__builtin_memcpy(to + i, &word, sizeof(word));
+	}
+	for (; i < length; i++)
+		to[i] = from[i];
+}
+
 /*
  * In blocks of a cache line, which become vector moves, then word by word: both ends are
  * 8-byte aligned except at the ends of a page. A copy that the compiler turns into memcpy()
- * would need a libc.
+ * would need a libc. The two do not overlap.
  */
 static inline void copy_bytes(u8 *to, const u8 *from, u32 length)
 {

@@ -74,7 +74,7 @@ static u32 keep_event(u8 *data, u32 kept, const struct rb_record *record, u64 de
 		delta = 0;
 	}
 	if (kept < record->start)
-		copy_bytes(data + kept, data + record->start, size);
+		move_down(data + kept, data + record->start, size);
 	set_delta(data + kept, (u32)delta);
 	return kept + size;
 }
