@@ -972,7 +972,8 @@ def test_garbage_ends_the_connection_and_nothing_else(
         memory.fill(valid_attempt([3, 3], 0, 1, 0).encode(), 0)
     before = open_files(model)
     run()
-    until(lambda: open_files(model) == before, "all that came to be closed")
+    # Fewer, if the host before us had not gone altogether when we counted.
+    until(lambda: open_files(model) <= before, "all that came to be closed")
     assert_serves(model, memories)
 
 
