@@ -14,6 +14,5 @@ extern struct fuse_hook_request fuse_hook_request;
 bool fuse_hook_was_hit(void);
 bool fuse_hook_sets_streams(void);
 int fuse_hook_session_fd(void);
-uint64_t fuse_hook_answered(void);
 
 extern "Python" void fuse_hook_interrupted(uint64_t id);

@@ -193,8 +193,6 @@ static bool fuse_hook_sets_streams(void)
 /* A reader that has been answered may ask again: look for that, asleep, for so long (ns). */
 #define NEXT_NS 200000
 
-static uint64_t answered;
-
 static int64_t monotonic_ns(void)
 {
 	struct timespec now;
@@ -230,7 +228,6 @@ static void reply(struct fuse_session *session, uint64_t unique, const uint8_t *
 	ssize_t written = writev(fuse_session_fd(session), parts, 2);
 
 	(void)written;
-	answered++;
 }
 
 /* Whether the request was a read of a pipe that has something, and is answered. */
@@ -293,12 +290,6 @@ EXPORTED int fuse_session_receive_buf(struct fuse_session *session, struct fuse_
 	size = receive(next, session, buf);
 	Py_END_ALLOW_THREADS
 	return size;
-}
-
-/* Reads that were answered without Python. */
-static uint64_t fuse_hook_answered(void)
-{
-	return answered;
 }
 
 static bool fuse_hook_was_hit(void)

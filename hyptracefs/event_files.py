@@ -6,25 +6,12 @@ import errno
 import os
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
-from pathlib import Path
 
 from hyptracefs.events import Event
 from hyptracefs.files import Control, OpenControl, OpenFile, Place, Swallow, is_writable
 from hyptracefs.kstrto import kstrtoull
+from hyptracefs.processes import cpu_of
 from hyptracefs.remote import Remote
-
-
-def _cpu_of(process: int) -> int:
-    """The CPU that `process` runs on, or ran on last (proc(5): field 39 of stat).
-
-    0 for a process that we cannot see: it lives in another pid namespace.
-    """
-    try:
-        stat = Path(f"/proc/{process}/stat").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return 0
-    behind_name = stat.rpartition(")")[2].split()
-    return int(behind_name[39 - 3])
 
 
 class TraceClock:
@@ -71,7 +58,7 @@ class SelftestEvent:
     async def open(self, place: Place, flags: int, caller: int) -> OpenFile:
         if is_writable(flags):
             value = self._written.get(place.remote, 0) + 1
-            place.remote.write_event(_cpu_of(caller), value)
+            place.remote.write_event(cpu_of(caller), value)
             self._written[place.remote] = value
         return Swallow()
 
@@ -81,7 +68,7 @@ class _OpenWriteEvent(OpenFile):
         self._remote = remote
 
     async def write(self, data: bytes, caller: int) -> None:
-        self._remote.write_event(_cpu_of(caller), kstrtoull(data))
+        self._remote.write_event(cpu_of(caller), kstrtoull(data))
 
 
 class WriteEvent:

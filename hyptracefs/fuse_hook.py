@@ -9,15 +9,15 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 from types import ModuleType
 from typing import Protocol
 
 import trio
+
+from hyptracefs.processes import is_dying
 
 
 def _import_hook() -> ModuleType:
@@ -52,19 +52,6 @@ _interrupted: dict[int, Callable[[], None]] = {}
 def fuse_hook_interrupted(request: int) -> None:
     """Libfuse's word that the kernel wants `request` back. In the event loop's thread."""
     _interrupted.get(request, lambda: None)()
-
-
-def _is_dying(thread: int) -> bool:
-    """Whether a signal ends `thread`, rather than being handled (proc(5): SigPnd in status).
-
-    To end it, the kernel gives it SIGKILL besides. False for a thread that we cannot see.
-    """
-    try:
-        status = Path(f"/proc/{thread}/status").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return False
-    _, _, pending = status.partition("\nSigPnd:\t")
-    return bool(int(pending[:16], 16) & 1 << (signal.SIGKILL - 1))
 
 
 @contextmanager
@@ -130,12 +117,6 @@ class FuseHook:
         return fd
 
     @staticmethod
-    def answered() -> int:
-        """Reads that Python has not seen."""
-        answered: int = _hook.lib.fuse_hook_answered()
-        return answered
-
-    @staticmethod
     def nonblocking() -> bool:
         """See Requests."""
         return bool(_hook.lib.fuse_hook_request.flags & os.O_NONBLOCK)
@@ -154,7 +135,7 @@ class FuseHook:
     @staticmethod
     def killable() -> AbstractContextManager[trio.CancelScope]:
         """See Requests."""
-        return _cancelled_by(functools.partial(_is_dying, _hook.lib.fuse_hook_request.caller))
+        return _cancelled_by(functools.partial(is_dying, _hook.lib.fuse_hook_request.caller))
 
     @staticmethod
     def writer() -> int:

@@ -29,6 +29,28 @@ def _masks(process: int) -> dict[str, int]:
     return {name: int(fields[name], 16) for name in _MASKS}
 
 
+def cpu_of(process: int) -> int:
+    """The CPU that `process` runs on, or ran on last (field 39 of stat).
+
+    0 for a process that we cannot see: it lives in another pid namespace.
+    """
+    try:
+        return int(_stat(process)[39 - 3])
+    except OSError:
+        return 0
+
+
+def is_dying(thread: int) -> bool:
+    """Whether a signal ends `thread`, rather than being handled.
+
+    To end it, the kernel gives it SIGKILL besides. False for a thread that we cannot see.
+    """
+    try:
+        return bool(_masks(thread)["SigPnd"] & 1 << (signal.SIGKILL - 1))
+    except OSError:
+        return False
+
+
 def is_ending(process: int) -> bool:
     """Whether a signal has ended `process`, though it may not have got round to it.
 
@@ -37,9 +59,9 @@ def is_ending(process: int) -> bool:
     try:
         # In this order: what is no longer pending is exiting.
         masks = _masks(process)
-        state, flags = _stat(process)[0], int(_stat(process)[9 - 3])
+        stat = _stat(process)
     except OSError:
         return False
     spared = masks["SigBlk"] | masks["SigIgn"] | masks["SigCgt"]
     fatal = (masks["SigPnd"] | masks["ShdPnd"]) & ~spared & _FATAL
-    return bool(fatal or flags & _EXITING or state in _ENDED)
+    return bool(fatal or int(stat[9 - 3]) & _EXITING or stat[0] in _ENDED)

@@ -140,8 +140,8 @@ controls.show_buffer_size_kb = show
 # Patches change what a reading of trace shows by `text(bytes)`.
 _SHOWN = """
 import re
-from hyptracefs import files
-_open = files.Trace.open
+from hyptracefs import trace_files
+_open = trace_files.Trace.open
 async def open(self, place, flags, caller):
     file = await _open(self, place, flags, caller)
     read = file.read
@@ -150,7 +150,7 @@ async def open(self, place, flags, caller):
         return data if offset else text(data)
     file.read = changed
     return file
-files.Trace.open = open
+trace_files.Trace.open = open
 """
 
 _BROKEN = (
@@ -268,7 +268,7 @@ Remote._try_unload = lambda self: None if self.size_kb == 1024 else unload(self)
            "7 KiB: of 816 events it says how many are lost; the rest comes",
            _TEXT + "text = lambda data: re.sub(rb'LOST \\d+', b'LOST 2', data)"),
     Broken("one-cpu", "trace_pipe", "CPU 1 gives its event",
-           "from hyptracefs import files\nfiles._cpu_of = lambda process: 0"),
+           "from hyptracefs import event_files\nevent_files.cpu_of = lambda process: 0"),
     Broken("trace-misses-3", "trace", "8 events are shown",
            _SHOWN + "text = lambda data: re.sub(rb'.* id=3\\n', b'', data)"),
     Broken("trace-once", "trace", "and shown again", _SHOWN + """
@@ -284,7 +284,7 @@ text = lambda data: (last.append(data or last[-1]), last[-1])[1]"""),
     Broken("trace-misses-513", "trace", "of 816 events the last are shown",
            _SHOWN + "text = lambda data: re.sub(rb'.* id=513\\n', b'', data)"),
     Broken("trace-of-one-cpu", "trace", "CPU 1 shows its event",
-           "from hyptracefs import files\nfiles._cpu_of = lambda process: 0"),
+           "from hyptracefs import event_files\nevent_files.cpu_of = lambda process: 0"),
 )  # fmt: skip
 
 # Enough to see that the script can fail; HYPOTHESIS_PROFILE=long tries them all.
