@@ -220,7 +220,8 @@ static void test_chaos_has_faults_and_a_guest_has_none(void **state)
 	(void)state;
 	assert_true(chaos.nr >= 8000 && guest.nr >= 8000);
 	assert_int_equal(guest.still, 0);
-	assert_in_range(chaos.still, 50, chaos.nr / 4);
+	/* How many there are is a matter of how long events take: under TSan they are few. */
+	assert_in_range(chaos.still, 1, chaos.nr / 4);
 }
 
 int main(void)
