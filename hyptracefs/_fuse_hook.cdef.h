@@ -15,4 +15,11 @@ bool fuse_hook_was_hit(void);
 bool fuse_hook_sets_streams(void);
 int fuse_hook_session_fd(void);
 
+bool fuse_hook_has_pump(void);
+void fuse_hook_add(uintptr_t source);
+int fuse_hook_start(void);
+void fuse_hook_stop(void);
+void fuse_hook_enter(void);
+void fuse_hook_leave(void);
+
 extern "Python" void fuse_hook_interrupted(uint64_t id);

@@ -1,9 +1,9 @@
 /*
  * A hook into libfuse, for what pyfuse3 leaves out: interrupts, the flags of the open file
  * at the time of a read, whether it is for the page cache, open files that have no position,
- * releases that are not held back, and reads that are answered without Python.
+ * releases that are not held back, and requests that come through the pump.
  *
- * This module exports three functions of libfuse, and is loaded with
+ * This module exports five functions of libfuse, and is loaded with
  * RTLD_GLOBAL before pyfuse3, whose calls then land here. We pass on its operations with
  * .init and those that may wait replaced; these remember the request and ask libfuse to tell
  * us when the kernel takes it back. All of it runs in the thread of the event loop.
@@ -14,14 +14,12 @@
 #include <errno.h>
 #include <fuse_lowlevel.h>
 #include <linux/fuse.h>
-#include <poll.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/uio.h>
-#include <time.h>
 
-#include "pipe.h"
+#include "pump.h"
 
 struct fuse_hook_request {
 	uint64_t id;      /* of the request, never repeated */
@@ -34,7 +32,7 @@ struct fuse_hook_request {
 /* In a file handle: a stream. Reads of it are not kept apart by its position. */
 #define FUSE_HOOK_STREAM (1ULL << 63)
 /* A stream, too: the rest of the handle is the address of its struct pipe_end. */
-#define FUSE_HOOK_PIPE (1ULL << 62)
+#define FUSE_HOOK_PIPE PUMP_PIPE
 
 /* The request being dispatched, if it may wait. Its handler copies it before it first waits. */
 struct fuse_hook_request fuse_hook_request;
@@ -186,110 +184,81 @@ static bool fuse_hook_sets_streams(void)
 	return dlsym(RTLD_DEFAULT, "fuse_reply_open") == (void *)fuse_reply_open;
 }
 
-/* --- reads that are answered at once ----------------------------------------------------- */
+/* --- requests, through the pump ------------------------------------------------------------ */
 
-/* The event loop gets its turn after so long (ns), and a read more. */
-#define BURST_NS 1000000
-/* A reader that has been answered may ask again: look for that, asleep, for so long (ns). */
-#define NEXT_NS 200000
+static struct pump *pump;
 
-static int64_t monotonic_ns(void)
+static int device_of(struct fuse_session *session)
 {
-	struct timespec now;
+	int (*next)(struct fuse_session *) = dlsym(RTLD_NEXT, "fuse_session_fd");
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000000000LL + now.tv_nsec;
+	return next ? next(session) : -1;
 }
 
-struct read_request {
-	struct fuse_in_header header;
-	struct fuse_read_in read;
-};
-
-/* The pipe that @request reads, or NULL. A read for the page cache has no owner. */
-static struct pipe_end *pipe_of(const struct read_request *request, size_t size)
+/* pyfuse3 asks once, and waits for this before it asks for a request. */
+EXPORTED int fuse_session_fd(struct fuse_session *session)
 {
-	if (size < sizeof(*request) || request->header.opcode != FUSE_READ ||
-	    !(request->read.fh & FUSE_HOOK_PIPE) ||
-	    !(request->read.read_flags & FUSE_READ_LOCKOWNER) || !request->read.lock_owner)
-		return NULL;
-	return (struct pipe_end *)(uintptr_t)(request->read.fh &
-					      ~(FUSE_HOOK_STREAM | FUSE_HOOK_PIPE));
+	if (!pump)
+		pump = pump_create(device_of(session));
+	return pump ? pump_inbox(pump) : device_of(session);
 }
 
-/*
- * Past libfuse, which has not seen the request. An error says that who asked is gone.
- */
-static void reply(struct fuse_session *session, uint64_t unique, const uint8_t *data, size_t size)
+/* libfuse's own: it may find out that the session has ended. */
+static int receive_from_device(struct fuse_session *session, struct fuse_buf *buf)
 {
-	struct fuse_out_header header = { .len = (uint32_t)(sizeof(header) + size),
-					  .unique = unique };
-	struct iovec parts[] = { { &header, sizeof(header) }, { (void *)data, size } };
-	ssize_t written = writev(fuse_session_fd(session), parts, 2);
+	int (*next)(struct fuse_session *, struct fuse_buf *) =
+		dlsym(RTLD_NEXT, "fuse_session_receive_buf");
 
-	(void)written;
+	/* Ours is as large as the request before. libfuse makes one that is large enough. */
+	free(buf->mem);
+	buf->mem = NULL;
+	return next ? next(session, buf) : -ENOSYS;
 }
 
-/* Whether the request was a read of a pipe that has something, and is answered. */
-static bool answer(struct fuse_session *session, const struct fuse_buf *buf, int size)
-{
-	const struct read_request *request = buf->mem;
-	const uint8_t *data;
-	struct pipe_end *pipe;
-	uint32_t done;
-
-	if (buf->flags & FUSE_BUF_IS_FD)
-		return false;
-	pipe = pipe_of(request, (size_t)size);
-	if (!pipe)
-		return false;
-	done = pipe->take(pipe, &data, request->read.size);
-	if (done)
-		reply(session, request->header.unique, data, done);
-	return done > 0;
-}
-
-static bool another(struct fuse_session *session, int64_t deadline)
-{
-	struct pollfd device = { .fd = fuse_session_fd(session), .events = POLLIN };
-	const struct timespec wait = { .tv_nsec = NEXT_NS };
-
-	return monotonic_ns() < deadline && ppoll(&device, 1, &wait, NULL) > 0 &&
-	       device.revents == POLLIN;
-}
-
-typedef int receive_fn(struct fuse_session *, struct fuse_buf *);
-
-static int receive(receive_fn *next, struct fuse_session *session, struct fuse_buf *buf)
-{
-	int64_t deadline = monotonic_ns() + BURST_NS;
-
-	do {
-		int size = next(session, buf);
-
-		if (size <= 0 || !answer(session, buf, size))
-			return size;
-	} while (another(session, deadline));
-	return -EINTR; /* to pyfuse3: there was nothing, look again */
-}
-
-/*
- * pyfuse3 gets what cannot be answered here and now. It spends more on a request than most
- * answers cost, so a reader that goes on reading is served without it, for a while.
- */
 EXPORTED int fuse_session_receive_buf(struct fuse_session *session, struct fuse_buf *buf)
 {
-	static receive_fn *next;
-	int size;
+	void *request;
+	ptrdiff_t size = pump ? pump_receive(pump, &request) : -ENODEV;
 
-	if (!next)
-		next = dlsym(RTLD_NEXT, "fuse_session_receive_buf");
-	if (!next)
-		return -ENOSYS;
-	Py_BEGIN_ALLOW_THREADS
-	size = receive(next, session, buf);
-	Py_END_ALLOW_THREADS
-	return size;
+	if (size == -ENODEV)
+		return receive_from_device(session, buf);
+	if (!size)
+		return -EINTR; /* to pyfuse3: there was nothing, look again */
+	free(buf->mem);
+	*buf = (struct fuse_buf){ .mem = request, .size = (size_t)size };
+	return (int)size;
+}
+
+/* Whether requests come through the pump. */
+static bool fuse_hook_has_pump(void)
+{
+	return pump != NULL;
+}
+
+/* @source: the address of a struct event_source. */
+static void fuse_hook_add(uintptr_t source)
+{
+	pump_add(pump, (struct event_source *)source);
+}
+
+static int fuse_hook_start(void)
+{
+	return pump_start(pump);
+}
+
+static void fuse_hook_stop(void)
+{
+	pump_stop(pump);
+}
+
+static void fuse_hook_enter(void)
+{
+	pump_enter(pump);
+}
+
+static void fuse_hook_leave(void)
+{
+	pump_leave(pump);
 }
 
 static bool fuse_hook_was_hit(void)
@@ -300,5 +269,5 @@ static bool fuse_hook_was_hit(void)
 /* Of /dev/fuse; -1 without a session. */
 static int fuse_hook_session_fd(void)
 {
-	return hooked_session ? fuse_session_fd(hooked_session) : -1;
+	return hooked_session ? device_of(hooked_session) : -1;
 }

@@ -239,6 +239,29 @@ struct buffer_slot {
 	uint32_t room;
 };
 
+struct event_source {
+	int alive_fd;
+	int bell_fd;
+	int64_t interval_ns;
+	bool gone;
+	bool wanted;
+	uint32_t wanted_cpu;
+	int told_fd;
+	uint32_t nr_parked;
+	uint64_t nr_looks, nr_armed;
+	...;
+};
+
+struct buffer_source {
+	struct event_source events;
+	const struct buffer_slot *slot;
+	...;
+};
+
+void source_init(struct buffer_source *source);
+bool source_attended(const struct buffer_source *source);
+void source_changed(struct buffer_source *source);
+
 struct buffer_pipe {
 	const struct buffer_slot *slot;
 	uint32_t cpu;
@@ -246,4 +269,4 @@ struct buffer_pipe {
 	...;
 };
 
-void pipe_init(struct buffer_pipe *pipe, bool raw);
+void pipe_init(struct buffer_pipe *pipe, struct buffer_source *source, bool raw);

@@ -117,6 +117,58 @@ struct buffer_slot {
 	uint32_t room;
 };
 
+/* Who writes it, and when that is looked for. */
+struct buffer_source {
+	struct event_source events; /* first: a source is this */
+	const struct buffer_slot *slot;
+};
+
+/* Nothing to read, while nothing is loaded. */
+static uint64_t unread(struct event_source *events, uint32_t cpu)
+{
+	struct reader *reader = ((struct buffer_source *)events)->slot->reader;
+
+	return reader && reader_poll(reader) ? reader_unread(reader, cpu) : 0;
+}
+
+static bool unfinished(struct event_source *events)
+{
+	const struct reader *reader = ((struct buffer_source *)events)->slot->reader;
+
+	return reader && reader_unfinished(reader);
+}
+
+static int arm(struct event_source *events, uint32_t cpu)
+{
+	const struct reader *reader = ((struct buffer_source *)events)->slot->reader;
+	uint64_t cpus = cpu == PIPE_ALL_CPUS ? HYP_DOORBELL_ALL : cpu;
+	uint64_t args[4] = { HYP_DOORBELL_ARM, cpus };
+
+	return reader ? hvc_call((uintptr_t)reader->conduit, reader->hvc_cpu, HVC_TRACING_DOORBELL,
+				 args) : 0;
+}
+
+static void source_init(struct buffer_source *source)
+{
+	source->events.unread = unread;
+	source->events.unfinished = unfinished;
+	source->events.arm = arm;
+	source->events.alive_fd = source->events.bell_fd = -1;
+}
+
+/* Whether there is a pump that waits for it. */
+static bool source_attended(const struct buffer_source *source)
+{
+	return source->events.changed != NULL;
+}
+
+/* Of what the pump is to do. */
+static void source_changed(struct buffer_source *source)
+{
+	if (source->events.changed)
+		source->events.changed(&source->events);
+}
+
 struct buffer_pipe {
 	struct pipe_end end; /* first: a pipe is this */
 	const struct buffer_slot *slot;
@@ -144,7 +196,9 @@ static uint32_t take_raw(struct pipe_end *end, const uint8_t **data, uint32_t si
 					 size < slot->room ? size : slot->room) : 0;
 }
 
-static void pipe_init(struct buffer_pipe *pipe, bool raw)
+static void pipe_init(struct buffer_pipe *pipe, struct buffer_source *source, bool raw)
 {
 	pipe->end.take = raw ? take_raw : take_text;
+	pipe->end.source = &source->events;
+	pipe->end.cpu = pipe->cpu;
 }

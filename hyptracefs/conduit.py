@@ -25,6 +25,11 @@ class SocketConduit:
             raise MemoryError
         weakref.finalize(self, lib.socket_conduit_destroy, self.address)
 
+    @property
+    def lifeline(self) -> int:
+        """A file descriptor that hangs up when it is gone."""
+        return self._fd
+
     def gone(self) -> str:
         """Why nobody answers any more; empty while somebody does."""
         error = lib.socket_conduit_error(self.address)

@@ -10,7 +10,7 @@ import functools
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import ModuleType
 from typing import Protocol
@@ -34,7 +34,7 @@ _hook = _import_hook()
 
 import pyfuse3  # noqa: E402
 
-__all__ = ["PIPE", "STREAM", "FuseHook", "Requests", "pyfuse3"]
+__all__ = ["PIPE", "STREAM", "FuseHook", "Requests", "pumping", "pyfuse3"]
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +74,40 @@ def _cancelled_by(holds: Callable[[], bool]) -> Iterator[trio.CancelScope]:
             del _interrupted[number]
 
 
+class _Floor(trio.abc.Instrument):
+    """The event loop leaves the floor to the pump while it sleeps."""
+
+    def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002
+        _hook.lib.fuse_hook_leave()
+
+    def after_io_wait(self, timeout: float) -> None:  # noqa: ARG002
+        _hook.lib.fuse_hook_enter()
+
+
+@contextmanager
+def pumping(sources: Iterable[int]) -> Iterator[None]:
+    """Run the pump, which takes all requests, and answers reads of pipes from these `sources`.
+
+    Addresses of struct event_source, that live as long as the session. In the event loop, before
+    its first request. Raises OSError EAGAIN when no thread can be had.
+    """
+    if not _hook.lib.fuse_hook_has_pump():
+        yield
+        return
+    for source in sources:
+        _hook.lib.fuse_hook_add(source)
+    error = _hook.lib.fuse_hook_start()
+    if error:
+        raise OSError(-error, f"no thread for requests: {os.strerror(-error)}")
+    floor = _Floor()
+    trio.lowlevel.add_instrument(floor)
+    try:
+        yield
+    finally:
+        trio.lowlevel.remove_instrument(floor)
+        _hook.lib.fuse_hook_stop()
+
+
 class Requests(Protocol):
     """What a handler needs to know of its request, beyond its arguments."""
 
@@ -108,6 +142,10 @@ class FuseHook:
             log.warning(
                 "the hook into libfuse sees no open files: of two processes that share one open "
                 "pipe file, the second to read cannot be killed while the first one waits"
+            )
+        if not _hook.lib.fuse_hook_has_pump():
+            log.warning(
+                "the hook into libfuse sees no requests: reading is slower than it could be"
             )
 
     @staticmethod

@@ -51,7 +51,8 @@ class Traits:
 class Hypercalls:
     """The calls, through the conduit at address `conduit`. The swaps are made in C.
 
-    `gone()` says why nobody answers any more, and nothing while somebody does.
+    `gone()` says why nobody answers any more, and nothing while somebody does. `lifeline`: a file
+    descriptor that hangs up when it begins to; -1: nobody goes.
     """
 
     def __init__(
@@ -60,11 +61,13 @@ class Hypercalls:
         cpus: int,
         gone: Callable[[], str] = _never,
         traits: Traits | None = None,
+        lifeline: int = -1,
     ) -> None:
         self.conduit = conduit
         self.cpus = cpus
         self.gone = gone
         self.traits = traits or Traits()
+        self.lifeline = lifeline
 
     def _call(self, nr: Hvc, *args: int, cpu: int = HOST_CPU) -> None:
         _check(hvc_call(self.conduit, cpu, nr, args), f"{nr.name.lower()}{args}")

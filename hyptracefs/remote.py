@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -37,6 +38,7 @@ from hyptracefs.ring_buffer import (
     PAGE_SIZE,
     Carry,
     Dump,
+    EventSource,
     FilterTable,
     Geometry,
     Memory,
@@ -142,6 +144,7 @@ class Remote:
         self._armed = 0
         self._table = RenderTable(events)
         self._slot = Slot()
+        self.source = EventSource(self._slot)
         self._given_back: tuple[Stats, ...] = ()  # by CPU: the end of the buffer before
         self._readers: dict[object, int] = {}  # and the processes that have opened them
         self._generation = 0  # of what can be read: loads, resets, filters
@@ -170,13 +173,14 @@ class Remote:
         try:
             async with trio.open_nursery() as self._nursery:
                 task_status.started()
-                await self._poll()
+                await (self._be_told() if self.source.attended else self._poll())
         finally:
             self._nursery = None
             self._shut_down()
 
     def _shut_down(self) -> None:
         self._stop_clock()
+        self.source.give_up()
         self.tracing_on = False
         buffer, self._buffer = self._buffer, None
         if buffer is not None:
@@ -205,10 +209,10 @@ class Remote:
             loaded=self.loaded,
             tracing_on=self.tracing_on,
             readers=len(self._readers),
-            waiting=sum(len(lot) for lot in self._lots.values()),
+            waiting=sum(len(lot) for lot in self._lots.values()) + self.source.parked,
             watching=len(self._watchers),
-            looks=self._looks,
-            armed=self._armed,
+            looks=self._looks + self.source.looks,
+            armed=self._armed + self.source.armed,
             cpus=tuple(buffer.statistics(cpu) for cpu in range(self.cpus)) if buffer else (),
         )
 
@@ -244,6 +248,7 @@ class Remote:
         if self._buffer is not None:
             self._buffer.inherit()
             self._wake(self._buffer)
+        self.source.give_up()
         self._try_unload()
         return True
 
@@ -336,6 +341,7 @@ class Remote:
         self._buffer = RingBuffer(memory, geometry, self._table, conduit, HOST_CPU)
         self._generation += 1
         self._apply_filters()
+        self._have_it_attended()
 
     def _check_size(self, size: int) -> None:
         if size > self._max_bytes:
@@ -399,6 +405,7 @@ class Remote:
             self._stop_clock()
             self.tracing_on = False
             self._poll_once()
+            self.source.look()
 
     async def _start_clock(self) -> None:
         calls = self._hypercalls
@@ -491,6 +498,7 @@ class Remote:
         if self._buffer is not None:
             self._buffer.set_filters(FilterTable(self._filters.predicates()))
             self._generation += 1
+            self.source.look()
 
     # --- readers --------------------------------------------------------------------------------
 
@@ -573,7 +581,7 @@ class Remote:
 
     def pipe(self, cpu: int, carry: Carry, raw: bool) -> Pipe:
         """For a Reader: what reads from the buffer that there is, without Python."""
-        return Pipe(self._slot, cpu, carry, raw)
+        return Pipe(self._slot, self.source, cpu, carry, raw)
 
     async def wait_for_events(self, cpu: int) -> None:
         """Wait until a poll has seen unread events of `cpu`."""
@@ -592,11 +600,17 @@ class Remote:
         self._quiet_since = trio.current_time()
         self._waiting.set()
         self._listening.cancel()  # perhaps for another CPU
+        self._want()
 
     def _waited_for(self) -> set[int]:
         """CPUs, and ALL_CPUS."""
         waiting = {cpu for cpu, lot in self._lots.items() if lot}
         return waiting | {reader.cpu for reader in self._watchers}
+
+    def _wanted(self) -> int:
+        """The one CPU that is waited for, or ALL_CPUS."""
+        waited_for = self._waited_for()
+        return waited_for.pop() if len(waited_for) == 1 else ALL_CPUS
 
     def _wake(self, buffer: RingBuffer) -> bool:
         """Wake those for whom there is something; whether there was somebody."""
@@ -627,6 +641,37 @@ class Remote:
                     await self._listen(doorbell)
             self._waiting = trio.Event()
 
+    # --- with a pump ------------------------------------------------------------------------
+
+    def _have_it_attended(self) -> None:
+        """The buffer, and the hypervisor that there is now."""
+        if not self.source.attended:
+            return
+        try:
+            doorbell = self._hang_doorbell()
+        except OSError as error:
+            self._do_without_doorbell(str(error.strerror))
+            doorbell = None
+        poll_ms = self._settings.poll_ms or 0
+        self.source.listen(
+            self._hypercalls.lifeline, -1 if doorbell is None else doorbell.fd, poll_ms * 1_000_000
+        )
+        self._want()
+
+    def _want(self) -> None:
+        """Be told, if somebody waits whom the pump does not know."""
+        if self._waited_for() and not self.source.gone:
+            self.source.want(self._wanted())
+
+    async def _be_told(self) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(self.source.told_fd)
+            os.eventfd_read(self.source.told_fd)
+            self._poll_once()
+            if self._doorbell is not None and not self.source.has_bell and not self.source.gone:
+                self._do_without_doorbell("it has been let go of")
+            self._want()
+
     # --- the doorbell -----------------------------------------------------------------------
 
     def _take_doorbell_down(self) -> None:
@@ -642,19 +687,21 @@ class Remote:
             self._doorbell = Doorbell(self._hypercalls)
         return self._doorbell
 
+    def _do_without_doorbell(self, why: str) -> None:
+        self._doorbell_refused = True
+        self._take_doorbell_down()
+        if not self._notice_gone():
+            log.warning("%s: no doorbell, polling instead: %s", self.name, why)
+
     def _arm(self) -> Doorbell | None:
         """Ask the hypervisor to ring for those who wait. None: it does not; look again."""
-        waited_for = self._waited_for()
         try:
             doorbell = self._hang_doorbell()
-            if doorbell is None or not waited_for:
+            if doorbell is None or not self._waited_for():
                 return None
-            doorbell.arm(waited_for.pop() if len(waited_for) == 1 else ALL_CPUS)
+            doorbell.arm(self._wanted())
         except OSError as error:
-            self._doorbell_refused = True
-            self._take_doorbell_down()
-            if not self._notice_gone():
-                log.warning("%s: no doorbell, polling instead: %s", self.name, error.strerror)
+            self._do_without_doorbell(str(error.strerror))
             return None
         self._armed += 1
         return doorbell

@@ -12,6 +12,7 @@ import mmap
 import os
 import struct
 import threading
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -596,6 +597,86 @@ class Slot:
             buffer.fill(self.c)
 
 
+class EventSource:
+    """Where the events of the buffer in `slot` come from, for the pump, which waits for them.
+
+    What is set here is in force at once: it and we do not run at the same time. Without a pump
+    nothing happens.
+    """
+
+    def __init__(self, slot: Slot) -> None:
+        self._alive = slot
+        self.c = ffi.new("struct buffer_source *", {"slot": slot.c})
+        lib.source_init(self.c)
+        self.told_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        weakref.finalize(self, os.close, self.told_fd)
+        self.c.events.told_fd = self.told_fd
+
+    @property
+    def address(self) -> int:
+        """Of its struct event_source."""
+        return int(ffi.cast("uintptr_t", self.c))
+
+    @property
+    def attended(self) -> bool:
+        """Whether a pump waits for them."""
+        attended: bool = lib.source_attended(self.c)
+        return attended
+
+    def listen(self, alive_fd: int, bell_fd: int, interval_ns: int) -> None:
+        """Serve who waits while `alive_fd` does not hang up, without our help.
+
+        Whenever the socket `bell_fd` is rung, or each `interval_ns`; -1: there is no such thing;
+        0: as often as seems good.
+        """
+        events = self.c.events
+        events.alive_fd, events.bell_fd, events.interval_ns = alive_fd, bell_fd, interval_ns
+        events.gone = False
+        lib.source_changed(self.c)
+
+    def give_up(self) -> None:
+        """Nobody writes any more: what can still be read is ours to know."""
+        self.c.events.gone = True
+        self.c.events.bell_fd = self.c.events.alive_fd = -1
+        lib.source_changed(self.c)
+
+    def look(self) -> None:
+        """Look now."""
+        lib.source_changed(self.c)
+
+    def want(self, cpu: int) -> None:
+        """Make `told_fd` readable, once, when there are events of `cpu`; or when it gives up."""
+        self.c.events.wanted_cpu = cpu
+        self.c.events.wanted = True
+        lib.source_changed(self.c)
+
+    @property
+    def gone(self) -> bool:
+        """Whether it has given up."""
+        gone: bool = self.c.events.gone
+        return gone
+
+    @property
+    def has_bell(self) -> bool:
+        """Whether there is one, and it has not been let go of."""
+        return int(self.c.events.bell_fd) >= 0
+
+    @property
+    def parked(self) -> int:
+        """Reads that wait."""
+        return int(self.c.events.nr_parked)
+
+    @property
+    def looks(self) -> int:
+        """How often it has looked."""
+        return int(self.c.events.nr_looks)
+
+    @property
+    def armed(self) -> int:
+        """How often it has asked for a ring."""
+        return int(self.c.events.nr_armed)
+
+
 class Pipe:
     """The end of a pipe that C reads without Python; at `address` as long as this object lives.
 
@@ -603,10 +684,10 @@ class Pipe:
     with them.
     """
 
-    def __init__(self, slot: Slot, cpu: int, carry: Carry, raw: bool) -> None:
-        self._alive = slot, carry
+    def __init__(self, slot: Slot, source: EventSource, cpu: int, carry: Carry, raw: bool) -> None:
+        self._alive = slot, source, carry
         self._c = ffi.new("struct buffer_pipe *", {"slot": slot.c, "cpu": cpu, "carry": carry.c})
-        lib.pipe_init(self._c, raw)
+        lib.pipe_init(self._c, source.c, raw)
 
     @property
     def address(self) -> int:

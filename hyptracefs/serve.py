@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -15,7 +15,7 @@ from hypervisor_model import RemoteTest
 from hypervisor_model.cli import default_cpus
 from hyptracefs.events import compile_events
 from hyptracefs.fuse import Owner, TraceOperations
-from hyptracefs.fuse_hook import FuseHook, pyfuse3
+from hyptracefs.fuse_hook import FuseHook, pumping, pyfuse3
 from hyptracefs.hypercalls import Hypercalls, Traits
 from hyptracefs.mounts import MountError, OwnMount, check_mountpoint, reserved
 from hyptracefs.options import Options
@@ -61,8 +61,14 @@ async def _end_when_gone(mount: OwnMount, scope: trio.CancelScope) -> None:
     scope.cancel()
 
 
-async def _serve_session(remotes: Iterable[Remote], mount: OwnMount) -> None:
+async def _serve_session(remotes: Sequence[Remote], mount: OwnMount) -> None:
     """Answer requests until the mount ends, or a signal ends it."""
+    sources = [remote.source.address for remote in remotes]
+    with pumping(sources):
+        await _serve_requests(remotes, mount)
+
+
+async def _serve_requests(remotes: Iterable[Remote], mount: OwnMount) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_end_on_signal, nursery.cancel_scope)
         nursery.start_soon(_end_when_gone, mount, nursery.cancel_scope)

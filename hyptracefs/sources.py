@@ -210,7 +210,7 @@ class Hypervisors:
         traits = Traits(
             hello.counter, hello.counter_hz, hello.nr_spares, bool(hello.flags & HAS_DOORBELL)
         )
-        return Hypercalls(conduit.address, hello.cpus, conduit.gone, traits)
+        return Hypercalls(conduit.address, hello.cpus, conduit.gone, traits, conduit.lifeline)
 
     def attach_next(self) -> Hypercalls:
         """Attach to the next one, and hang up on this one. Raises OSError ENODEV.

@@ -74,6 +74,11 @@ class Doorbell:
         """Wait until it has been rung, or let go of."""
         await trio.lowlevel.wait_readable(self._ours)
 
+    @property
+    def fd(self) -> int:
+        """Of the socket that is rung."""
+        return self._ours.fileno()
+
     def close(self) -> None:
         """Take it away. A second call does nothing."""
         self._ours.close()

@@ -1,0 +1,700 @@
+// SPDX-License-Identifier: Apache-2.0
+#define _GNU_SOURCE
+#include "pump.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fuse.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+/* The largest request, a write of 1 MiB, and its headers. */
+#define MAX_REQUEST ((1U << 20) + (1U << 13))
+/* Who waits for the floor gets it after so long (ns), and a request more. */
+#define BURST_NS 1000000
+/* The part of the time without events by which one may be seen too late. */
+#define LATE 32
+/* The pump sleeps as exactly as it can. */
+#define TIMER_SLACK_NS 1000UL
+/* What is rung while nobody listens is one for each time of arming; more is not believed. */
+#define MOST_RINGS 16
+
+#define MAX_SOURCES 8
+#define MAX_FDS     (2 + 2 * MAX_SOURCES)
+
+/* Who has the floor, and who is next: a ticket each. */
+struct floor {
+	pthread_mutex_t lock;
+	pthread_cond_t turn;
+	unsigned int next, now;
+};
+
+struct message {
+	struct message *next;
+	size_t size;
+	void *bytes;
+};
+
+struct parked_read {
+	struct parked_read *next;
+	struct fuse_in_header header;
+	struct fuse_read_in read;
+};
+
+struct pump {
+	struct floor floor;
+	pthread_t thread;
+	int device, inbox, kick;
+	bool stopping;
+	bool ended; /* the device: there are no more requests */
+	struct message *messages, **last;
+	struct event_source *sources;
+	uint32_t nr_sources;
+	uint8_t request[MAX_REQUEST] __attribute__((aligned(8)));
+};
+
+static int64_t monotonic_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000000000LL + now.tv_nsec;
+}
+
+/* --- the floor --------------------------------------------------------------------------- */
+
+void pump_enter(struct pump *pump)
+{
+	struct floor *floor = &pump->floor;
+	unsigned int ticket;
+
+	pthread_mutex_lock(&floor->lock);
+	ticket = floor->next++;
+	while (ticket != floor->now)
+		pthread_cond_wait(&floor->turn, &floor->lock);
+	pthread_mutex_unlock(&floor->lock);
+}
+
+void pump_leave(struct pump *pump)
+{
+	struct floor *floor = &pump->floor;
+
+	pthread_mutex_lock(&floor->lock);
+	floor->now++;
+	if (floor->now != floor->next)
+		pthread_cond_broadcast(&floor->turn);
+	pthread_mutex_unlock(&floor->lock);
+}
+
+/* --- what is passed on -------------------------------------------------------------------- */
+
+static void ring(int eventfd)
+{
+	const uint64_t one = 1;
+	ssize_t written = write(eventfd, &one, sizeof(one));
+
+	(void)written; /* it is full of rings, if not */
+}
+
+static void hush(int eventfd)
+{
+	uint64_t count;
+	ssize_t got = read(eventfd, &count, sizeof(count));
+
+	(void)got;
+}
+
+/* Of a request that libfuse has not seen. An error says that who asked is gone. */
+static void reply(const struct pump *pump, uint64_t unique, int error, const void *data,
+		  size_t size)
+{
+	struct fuse_out_header header = { .len = (uint32_t)(sizeof(header) + size),
+					  .error = error,
+					  .unique = unique };
+	struct iovec parts[] = { { &header, sizeof(header) }, { (void *)data, size } };
+	ssize_t written = writev(pump->device, parts, size ? 2 : 1);
+
+	(void)written;
+}
+
+static struct message *message_of(const void *bytes, size_t size)
+{
+	struct message *message = malloc(sizeof(*message));
+
+	if (!message)
+		return NULL;
+	*message = (struct message){ .size = size, .bytes = malloc(size) };
+	if (!message->bytes) {
+		free(message);
+		return NULL;
+	}
+	memcpy(message->bytes, bytes, size);
+	return message;
+}
+
+/* Nobody waits for an answer to these. */
+static bool has_reply(uint32_t opcode)
+{
+	return opcode != FUSE_FORGET && opcode != FUSE_BATCH_FORGET && opcode != FUSE_INTERRUPT;
+}
+
+static void pass_on(struct pump *pump, const void *bytes, size_t size)
+{
+	const struct fuse_in_header *header = bytes;
+	struct message *message = message_of(bytes, size);
+
+	if (!message) {
+		if (has_reply(header->opcode))
+			reply(pump, header->unique, -ENOMEM, NULL, 0);
+		return;
+	}
+	if (!pump->messages)
+		ring(pump->inbox);
+	*pump->last = message;
+	pump->last = &message->next;
+}
+
+ptrdiff_t pump_receive(struct pump *pump, void **bytes)
+{
+	struct message *message = pump->messages;
+	ptrdiff_t size;
+
+	if (!message)
+		return pump->ended ? -ENODEV : 0;
+	pump->messages = message->next;
+	if (!pump->messages) {
+		pump->last = &pump->messages;
+		if (!pump->ended)
+			hush(pump->inbox);
+	}
+	size = (ptrdiff_t)message->size;
+	*bytes = message->bytes;
+	free(message);
+	return size;
+}
+
+/* --- reads that wait ----------------------------------------------------------------------- */
+
+int64_t pump_interval(int64_t waited_ns, int64_t fixed_ns)
+{
+	int64_t part = waited_ns / LATE;
+
+	if (fixed_ns)
+		return fixed_ns;
+	if (part < PUMP_SHORTEST_NS)
+		return PUMP_SHORTEST_NS;
+	return part < PUMP_LONGEST_NS ? part : PUMP_LONGEST_NS;
+}
+
+static void look_again(struct event_source *source, int64_t now)
+{
+	source->next_look = now + pump_interval(now - source->quiet_since, source->interval_ns);
+}
+
+/* Somebody begins to wait, or has got something: events may come soon. */
+static void expect_events(struct event_source *source, int64_t now)
+{
+	source->quiet_since = now;
+	source->armed = false;
+	look_again(source, now);
+}
+
+static bool park(struct event_source *source, const struct fuse_in_header *header,
+		 const struct fuse_read_in *read)
+{
+	struct parked_read *parked = malloc(sizeof(*parked));
+
+	if (!parked)
+		return false;
+	*parked = (struct parked_read){ .header = *header, .read = *read };
+	*source->last = parked;
+	source->last = &parked->next;
+	source->nr_parked++;
+	expect_events(source, monotonic_ns());
+	return true;
+}
+
+/* Take what *@link points to out of the list. */
+static void unpark(struct event_source *source, struct parked_read **link)
+{
+	struct parked_read *parked = *link;
+
+	*link = parked->next;
+	if (!*link)
+		source->last = link;
+	source->nr_parked--;
+	free(parked);
+}
+
+static struct pipe_end *pipe_at(uint64_t handle)
+{
+	return handle & PUMP_PIPE ? (struct pipe_end *)(uintptr_t)(handle & ~PUMP_FLAGS) : NULL;
+}
+
+/* Whether a read got something. */
+static bool answer(const struct pump *pump, struct pipe_end *pipe, uint64_t unique, uint32_t size)
+{
+	const uint8_t *data;
+	uint32_t done = pipe->take(pipe, &data, size);
+
+	if (done)
+		reply(pump, unique, 0, data, done);
+	return done > 0;
+}
+
+/* Whether it got something. If it has only looked through some of what there is, look again. */
+static bool serve(const struct pump *pump, struct event_source *source,
+		  const struct parked_read *parked)
+{
+	struct pipe_end *pipe = pipe_at(parked->read.fh);
+
+	if (!source->unread(source, pipe->cpu))
+		return false;
+	if (answer(pump, pipe, parked->header.unique, parked->read.size))
+		return true;
+	source->again |= source->unfinished(source);
+	return false;
+}
+
+/* Whether a parked read was served; some may be, and others not, or not wholly looked for. */
+static bool serve_parked(const struct pump *pump, struct event_source *source)
+{
+	struct parked_read **link = &source->parked;
+	bool served = false;
+
+	while (*link) {
+		if (serve(pump, source, *link)) {
+			unpark(source, link);
+			served = true;
+		} else {
+			link = &(*link)->next;
+		}
+	}
+	return served;
+}
+
+static void tell(struct event_source *source)
+{
+	source->wanted = false;
+	ring(source->told_fd);
+}
+
+static bool serve_owner(struct event_source *source)
+{
+	if (!source->wanted || !source->unread(source, source->wanted_cpu))
+		return false;
+	tell(source);
+	return true;
+}
+
+static bool has_waiters(const struct event_source *source)
+{
+	return source->parked || source->wanted;
+}
+
+/* The one CPU that is waited for, or all. */
+static uint32_t waited_for(const struct event_source *source)
+{
+	uint32_t cpu = source->wanted ? source->wanted_cpu : pipe_at(source->parked->read.fh)->cpu;
+
+	for (const struct parked_read *parked = source->parked; parked; parked = parked->next) {
+		if (pipe_at(parked->read.fh)->cpu != cpu)
+			return PIPE_ALL_CPUS;
+	}
+	return cpu;
+}
+
+/* Messages of before. Whether somebody is still at the other end. */
+static bool drain(int bell_fd)
+{
+	char message;
+
+	for (int i = 0; i < MOST_RINGS; i++) {
+		ssize_t got = recv(bell_fd, &message, sizeof(message), MSG_DONTWAIT);
+
+		if (got < 0)
+			return errno == EAGAIN || errno == EINTR;
+		if (!got)
+			return false;
+	}
+	return true;
+}
+
+/* Whether the bell rings for the next event that a look from now on misses. */
+static bool arm(struct event_source *source)
+{
+	if (source->bell_fd < 0)
+		return false;
+	if (!drain(source->bell_fd) || source->arm(source, waited_for(source))) {
+		source->bell_fd = -1; /* its owner finds that, and says so */
+		tell(source);
+		return false;
+	}
+	source->nr_armed++;
+	source->armed = true;
+	return true;
+}
+
+static bool look(const struct pump *pump, struct event_source *source)
+{
+	bool served;
+
+	source->nr_looks++;
+	source->again = false;
+	served = serve_parked(pump, source);
+	return serve_owner(source) || served;
+}
+
+/*
+ * Serve who waits, and know when to look again.
+ *
+ * A bell that rings with nothing to see is not armed again at once: the time without events
+ * goes on, and a part of it is slept. Beside an armed one, look now and then all the same.
+ */
+static void look_and_wait(const struct pump *pump, struct event_source *source, bool rung)
+{
+	int64_t now = monotonic_ns();
+
+	if (look(pump, source) || (!rung && !source->armed && arm(source) && look(pump, source))) {
+		expect_events(source, now);
+		return;
+	}
+	look_again(source, now);
+	if (rung)
+		source->armed = false;
+	else if (source->armed)
+		source->next_look = now + PUMP_LONGEST_NS;
+	if (source->again)
+		source->next_look = now; /* but let others have the floor */
+}
+
+/* Its owner does what can be done without a hypervisor. */
+static void give_back(struct pump *pump, struct event_source *source)
+{
+	struct {
+		struct fuse_in_header header;
+		struct fuse_read_in read;
+	} request;
+
+	while (source->parked) {
+		request.header = source->parked->header;
+		request.read = source->parked->read;
+		unpark(source, &source->parked);
+		pass_on(pump, &request, sizeof(request));
+	}
+	if (source->wanted)
+		tell(source);
+}
+
+/* --- requests ------------------------------------------------------------------------------ */
+
+/* The pipe that is read, or NULL. A read for the page cache has no owner. */
+static struct pipe_end *pipe_read(const struct fuse_read_in *read)
+{
+	if (!(read->read_flags & FUSE_READ_LOCKOWNER) || !read->lock_owner)
+		return NULL;
+	return pipe_at(read->fh);
+}
+
+/* Whether the read has been answered, or will be. */
+static bool handle_read(struct pump *pump, const struct fuse_in_header *header,
+			const struct fuse_read_in *read)
+{
+	struct pipe_end *pipe = pipe_read(read);
+	struct event_source *source;
+
+	if (!pipe)
+		return false;
+	source = pipe->source;
+	if (answer(pump, pipe, header->unique, read->size))
+		return true;
+	if (source->gone)
+		return false;
+	if (source->unfinished(source))
+		return false; /* it is asked again until it is */
+	if (!(read->flags & O_NONBLOCK))
+		return park(source, header, read);
+	reply(pump, header->unique, -EAGAIN, NULL, 0);
+	return true;
+}
+
+/* Whether it is for a read that waits here, which is then ended. */
+static bool handle_interrupt(struct pump *pump, const struct fuse_interrupt_in *interrupt)
+{
+	for (struct event_source *source = pump->sources; source; source = source->next) {
+		for (struct parked_read **link = &source->parked; *link; link = &(*link)->next) {
+			if ((*link)->header.unique != interrupt->unique)
+				continue;
+			unpark(source, link);
+			reply(pump, interrupt->unique, -EINTR, NULL, 0);
+			return true;
+		}
+	}
+	return false;
+}
+
+static bool handled(struct pump *pump, size_t size)
+{
+	const struct fuse_in_header *header = (const void *)pump->request;
+	const void *body = header + 1;
+
+	if (header->opcode == FUSE_READ && size >= sizeof(*header) + sizeof(struct fuse_read_in))
+		return handle_read(pump, header, body);
+	if (header->opcode == FUSE_INTERRUPT &&
+	    size >= sizeof(*header) + sizeof(struct fuse_interrupt_in))
+		return handle_interrupt(pump, body);
+	return false;
+}
+
+static void end_of_device(struct pump *pump)
+{
+	pump->ended = true;
+	ring(pump->inbox);
+}
+
+/* Whether there was one. */
+static bool next_request(struct pump *pump)
+{
+	ssize_t size = read(pump->device, pump->request, sizeof(pump->request));
+
+	if (size >= (ssize_t)sizeof(struct fuse_in_header)) {
+		if (!handled(pump, (size_t)size))
+			pass_on(pump, pump->request, (size_t)size);
+		return true;
+	}
+	/* ENOENT: who asked is gone. */
+	if (size < 0 && (errno == ENOENT || errno == EINTR || errno == EAGAIN))
+		return errno != EAGAIN;
+	end_of_device(pump);
+	return false;
+}
+
+static void take_requests(struct pump *pump)
+{
+	int64_t deadline = monotonic_ns() + BURST_NS;
+
+	while (next_request(pump) && monotonic_ns() < deadline)
+		;
+}
+
+/* --- the thread ---------------------------------------------------------------------------- */
+
+/* What the pump sleeps for. */
+struct sleep {
+	struct pollfd fds[MAX_FDS];
+	nfds_t nr;
+	struct timespec timeout;
+	bool forever;
+};
+
+/* A file descriptor below 0 is passed over, but has its place. */
+static void wait_for(struct sleep *sleep, int fd, short events)
+{
+	sleep->fds[sleep->nr++] = (struct pollfd){ .fd = fd, .events = events };
+}
+
+/* The first time that something is to be looked for, or INT64_MAX. */
+static int64_t first_look(const struct pump *pump)
+{
+	int64_t first = INT64_MAX;
+
+	for (const struct event_source *source = pump->sources; source; source = source->next) {
+		if (has_waiters(source) && !source->gone && source->next_look < first)
+			first = source->next_look;
+	}
+	return first;
+}
+
+static void prepare(const struct pump *pump, struct sleep *sleep)
+{
+	int64_t until = first_look(pump), ns = 0;
+
+	sleep->nr = 0;
+	wait_for(sleep, pump->ended ? -1 : pump->device, POLLIN);
+	wait_for(sleep, pump->kick, POLLIN);
+	for (const struct event_source *source = pump->sources; source; source = source->next) {
+		wait_for(sleep, source->gone ? -1 : source->alive_fd, 0);
+		wait_for(sleep, source->armed && has_waiters(source) ? source->bell_fd : -1,
+			 POLLIN);
+	}
+	sleep->forever = until == INT64_MAX;
+	if (!sleep->forever)
+		ns = until - monotonic_ns();
+	if (ns < 0)
+		ns = 0;
+	sleep->timeout = (struct timespec){ .tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000 };
+}
+
+static void attend(struct pump *pump, struct event_source *source, const struct pollfd fds[2])
+{
+	bool rung = fds[1].fd >= 0 && fds[1].revents;
+
+	/* Somebody may have brought another hypervisor meanwhile. */
+	if (fds[0].revents && fds[0].fd == source->alive_fd)
+		source->gone = true;
+	if (source->gone)
+		give_back(pump, source);
+	else if (has_waiters(source) && (rung || monotonic_ns() >= source->next_look))
+		look_and_wait(pump, source, rung);
+}
+
+static void awake(struct pump *pump, const struct sleep *sleep)
+{
+	const struct pollfd *fds = sleep->fds;
+
+	if (fds[1].revents)
+		hush(pump->kick);
+	/* First those who have waited longer. */
+	for (struct event_source *source = pump->sources; source; source = source->next) {
+		fds += 2;
+		attend(pump, source, fds);
+	}
+	if (sleep->fds[0].revents)
+		take_requests(pump);
+}
+
+static void *run(void *arg)
+{
+	struct pump *pump = arg;
+	struct sleep sleep;
+
+	prctl(PR_SET_NAME, "hyptracefs-pump");
+	prctl(PR_SET_TIMERSLACK, TIMER_SLACK_NS);
+	pump_enter(pump);
+	while (!pump->stopping) {
+		prepare(pump, &sleep);
+		pump_leave(pump);
+		if (ppoll(sleep.fds, sleep.nr, sleep.forever ? NULL : &sleep.timeout, NULL) < 0)
+			sleep.nr = 0;
+		pump_enter(pump);
+		if (sleep.nr)
+			awake(pump, &sleep);
+	}
+	pump_leave(pump);
+	return NULL;
+}
+
+/* --- life ---------------------------------------------------------------------------------- */
+
+struct pump *pump_create(int device)
+{
+	struct pump *pump = calloc(1, sizeof(*pump));
+
+	if (!pump)
+		return NULL;
+	pump->device = device;
+	pump->inbox = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	pump->kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	pump->last = &pump->messages;
+	pthread_mutex_init(&pump->floor.lock, NULL);
+	pthread_cond_init(&pump->floor.turn, NULL);
+	if (pump->inbox < 0 || pump->kick < 0) {
+		pump_destroy(pump);
+		return NULL;
+	}
+	return pump;
+}
+
+static void forget_messages(struct pump *pump)
+{
+	void *bytes;
+
+	while (pump->messages && pump_receive(pump, &bytes) > 0)
+		free(bytes);
+}
+
+static void forget_parked(struct pump *pump)
+{
+	for (struct event_source *source = pump->sources; source; source = source->next) {
+		source->changed = NULL;
+		while (source->parked)
+			unpark(source, &source->parked);
+	}
+}
+
+static void close_if_open(int fd)
+{
+	if (fd >= 0)
+		close(fd);
+}
+
+void pump_destroy(struct pump *pump)
+{
+	forget_messages(pump);
+	close_if_open(pump->inbox);
+	close_if_open(pump->kick);
+	pthread_cond_destroy(&pump->floor.turn);
+	pthread_mutex_destroy(&pump->floor.lock);
+	free(pump);
+}
+
+int pump_inbox(const struct pump *pump)
+{
+	return pump->inbox;
+}
+
+static void source_changed(struct event_source *source)
+{
+	expect_events(source, monotonic_ns());
+	source->next_look = 0; /* at once */
+	ring(source->pump->kick);
+}
+
+void pump_add(struct pump *pump, struct event_source *source)
+{
+	source->pump = pump;
+	source->last = &source->parked;
+	source->next = pump->sources;
+	pump->sources = source;
+	pump->nr_sources++;
+}
+
+static int start_thread(struct pump *pump)
+{
+	sigset_t all, before;
+	int error;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before); /* they are for the event loop */
+	error = pthread_create(&pump->thread, NULL, run, pump);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return -error;
+}
+
+int pump_start(struct pump *pump)
+{
+	int flags = fcntl(pump->device, F_GETFL);
+	int error;
+
+	/* A request can be gone by the time that it is fetched. */
+	if (pump->nr_sources > MAX_SOURCES || flags < 0 ||
+	    fcntl(pump->device, F_SETFL, flags | O_NONBLOCK))
+		return -EINVAL;
+	pump_enter(pump);
+	error = start_thread(pump);
+	if (error) {
+		pump_leave(pump);
+		return error;
+	}
+	for (struct event_source *source = pump->sources; source; source = source->next)
+		source->changed = source_changed;
+	return 0;
+}
+
+void pump_stop(struct pump *pump)
+{
+	pump->stopping = true;
+	ring(pump->kick);
+	pump_leave(pump);
+	pthread_join(pump->thread, NULL);
+	forget_parked(pump);
+}
