@@ -239,6 +239,10 @@ struct buffer_slot {
 	uint32_t room;
 };
 
+#define EVENTS_SHORTEST_NS ...
+#define EVENTS_LONGEST_NS ...
+int64_t events_interval(int64_t waited_ns, int64_t fixed_ns);
+
 struct event_source {
 	int alive_fd;
 	int bell_fd;

@@ -597,6 +597,17 @@ class Slot:
             buffer.fill(self.c)
 
 
+# Between two looks for events.
+SHORTEST_NS: int = lib.EVENTS_SHORTEST_NS
+LONGEST_NS: int = lib.EVENTS_LONGEST_NS
+
+
+def interval_ns(waited_ns: int, fixed_ns: int) -> int:
+    """When to look next, after so long without events; `fixed_ns`: always so, 0: it adapts."""
+    interval: int = lib.events_interval(min(waited_ns, 1 << 62), fixed_ns)
+    return interval
+
+
 class EventSource:
     """Where the events of the buffer in `slot` come from, for the pump, which waits for them.
 

@@ -16,12 +16,11 @@ from enum import Enum
 import trio
 
 from hyptracefs.hypercalls import Hypercalls
+from hyptracefs.ring_buffer import LONGEST_NS, SHORTEST_NS, interval_ns
 
-SHORTEST_S = 0.0002
-# That of the reference. It is also how often to look beside an armed doorbell.
-LONGEST_S = 0.1
-# The part of the time without events by which one may be seen too late.
-_LATE = 1 / 32
+SHORTEST_S = SHORTEST_NS / 1e9
+# It is also how often to look beside an armed doorbell.
+LONGEST_S = LONGEST_NS / 1e9
 
 # What is rung while nobody listens is one for each time of arming; more is not believed.
 _MOST_RINGS = 16
@@ -36,9 +35,7 @@ class Wakeup(Enum):
 
 def interval_s(waited_s: float, fixed_ms: int | None) -> float:
     """When to look next, after so long without anything to see; `fixed_ms`: always so."""
-    if fixed_ms is not None:
-        return fixed_ms / 1000
-    return min(max(waited_s * _LATE, SHORTEST_S), LONGEST_S)
+    return interval_ns(round(waited_s * 1e9), (fixed_ms or 0) * 1_000_000) / 1e9
 
 
 class Doorbell:

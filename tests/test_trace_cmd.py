@@ -6,6 +6,7 @@ With Debian 12's trace-cmd 3.1.6; what is checked holds for the later ones too.
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import re
 import select
@@ -711,11 +712,20 @@ def test_report_latency_format(recording: TraceCmd) -> None:
     assert all(re.match(r" +<idle>-0 +[0-2]\.\.\.\.\. ", line) for line in lines)
 
 
+def between(events: list[Reported]) -> int:
+    """A time at which there is no event, nor a nanosecond before or after it."""
+    for event, following in itertools.pairwise(events):
+        if following.time - event.time > 2:
+            return event.time + 2
+    raise AssertionError("events without a pause between them")
+
+
 def test_split(recording: TraceCmd) -> None:
     """From a time to a time. (From the first event on, it writes that twice.)"""
     whole = recording.events()
     quarter = len(whole) // 4
-    bounds = [whole[quarter].time, whole[2 * quarter].time]
+    # It reads them as doubles, which may be a nanosecond less: not the time of an event.
+    bounds = [between(whole[quarter:]), between(whole[2 * quarter :])]
     seconds = [f"{time // 10**9}.{time % 10**9:09}" for time in bounds]
     words = ["split", "-i", "trace.dat", "-o", "part.dat", *seconds]
     done = run(*TRACE_CMD, *words, cwd=recording.directory)

@@ -48,6 +48,24 @@ struct event_source {
 	uint64_t nr_looks, nr_armed;
 };
 
+/* The shortest and the longest time between two looks (ns); that of the reference is 100 ms. */
+#define EVENTS_SHORTEST_NS 200000
+#define EVENTS_LONGEST_NS  100000000
+/* The part of the time without events by which one may be seen too late. */
+#define EVENTS_LATE 32
+
+/* When to look next (ns), after so long without events. @fixed_ns: always so; 0: it adapts. */
+static inline int64_t events_interval(int64_t waited_ns, int64_t fixed_ns)
+{
+	int64_t part = waited_ns / EVENTS_LATE;
+
+	if (fixed_ns)
+		return fixed_ns;
+	if (part < EVENTS_SHORTEST_NS)
+		return EVENTS_SHORTEST_NS;
+	return part < EVENTS_LONGEST_NS ? part : EVENTS_LONGEST_NS;
+}
+
 struct pipe_end {
 	/*
 	 * Consume up to @size bytes. Returns how many there are at *@data, valid until the next

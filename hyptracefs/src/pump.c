@@ -21,8 +21,6 @@
 #define MAX_REQUEST ((1U << 20) + (1U << 13))
 /* Who waits for the floor gets it after so long (ns), and a request more. */
 #define BURST_NS 1000000
-/* The part of the time without events by which one may be seen too late. */
-#define LATE 32
 /* The pump sleeps as exactly as it can. */
 #define TIMER_SLACK_NS 1000UL
 /* What is rung while nobody listens is one for each time of arming; more is not believed. */
@@ -184,20 +182,9 @@ ptrdiff_t pump_receive(struct pump *pump, void **bytes)
 
 /* --- reads that wait ----------------------------------------------------------------------- */
 
-int64_t pump_interval(int64_t waited_ns, int64_t fixed_ns)
-{
-	int64_t part = waited_ns / LATE;
-
-	if (fixed_ns)
-		return fixed_ns;
-	if (part < PUMP_SHORTEST_NS)
-		return PUMP_SHORTEST_NS;
-	return part < PUMP_LONGEST_NS ? part : PUMP_LONGEST_NS;
-}
-
 static void look_again(struct event_source *source, int64_t now)
 {
-	source->next_look = now + pump_interval(now - source->quiet_since, source->interval_ns);
+	source->next_look = now + events_interval(now - source->quiet_since, source->interval_ns);
 }
 
 /* Somebody begins to wait, or has got something: events may come soon. */
@@ -372,7 +359,7 @@ static void look_and_wait(const struct pump *pump, struct event_source *source, 
 	if (rung)
 		source->armed = false;
 	else if (source->armed)
-		source->next_look = now + PUMP_LONGEST_NS;
+		source->next_look = now + EVENTS_LONGEST_NS;
 	if (source->again)
 		source->next_look = now; /* but let others have the floor */
 }
@@ -534,6 +521,19 @@ static void prepare(const struct pump *pump, struct sleep *sleep)
 	sleep->timeout = (struct timespec){ .tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000 };
 }
 
+static void go_to_sleep(struct sleep *sleep)
+{
+	const struct timespec nap = { .tv_nsec = EVENTS_SHORTEST_NS };
+
+	if (ppoll(sleep->fds, sleep->nr, sleep->forever ? NULL : &sleep->timeout, NULL) >= 0)
+		return;
+	/* Somebody has set a limit of open files that is lower than these are many: just look. */
+	for (nfds_t i = 0; i < sleep->nr; i++)
+		sleep->fds[i].revents = 0;
+	sleep->fds[0].revents = sleep->fds[0].fd < 0 ? 0 : POLLIN;
+	nanosleep(&nap, NULL);
+}
+
 static void attend(struct pump *pump, struct event_source *source, const struct pollfd fds[2])
 {
 	bool rung = fds[1].fd >= 0 && fds[1].revents;
@@ -573,11 +573,9 @@ static void *run(void *arg)
 	while (!pump->stopping) {
 		prepare(pump, &sleep);
 		pump_leave(pump);
-		if (ppoll(sleep.fds, sleep.nr, sleep.forever ? NULL : &sleep.timeout, NULL) < 0)
-			sleep.nr = 0;
+		go_to_sleep(&sleep);
 		pump_enter(pump);
-		if (sleep.nr)
-			awake(pump, &sleep);
+		awake(pump, &sleep);
 	}
 	pump_leave(pump);
 	return NULL;

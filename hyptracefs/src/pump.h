@@ -20,10 +20,6 @@
 /* In a file handle: other flags, no part of that address. */
 #define PUMP_FLAGS (3ULL << 62)
 
-/* The shortest and the longest time between two looks (ns); that of the reference is 100 ms. */
-#define PUMP_SHORTEST_NS 200000
-#define PUMP_LONGEST_NS  100000000
-
 struct pump;
 
 /* For @device, /dev/fuse of a session. NULL and errno. */
@@ -50,8 +46,5 @@ void pump_stop(struct pump *pump);
 /* Wait for the floor, in the order of asking. */
 void pump_enter(struct pump *pump);
 void pump_leave(struct pump *pump);
-
-/* When to look next (ns), after so long without events. @fixed_ns: always so; 0: it adapts. */
-int64_t pump_interval(int64_t waited_ns, int64_t fixed_ns);
 
 #endif

@@ -1,0 +1,613 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The pump, with a socket for /dev/fuse: a message is a request, or a reply. The test is the
+ * kernel at one end, and the event loop, which has the floor unless it waits.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fuse.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "pump.h"
+
+#define NR_CPUS 2
+/* What does not come in this time never comes (ms). */
+#define NEVER_MS 20000
+/* What must not come has had this time to come (ms); none too short makes a test fail. */
+#define SOON_MS 20
+
+/* A buffer whose events are bytes, each the number of its CPU. */
+struct fake {
+	struct event_source source; /* first */
+	uint32_t events[NR_CPUS];
+	uint32_t skipped;   /* of them, those that a filter drops, one take each */
+	bool passed_over;   /* by the last take */
+	int arm_result;
+	uint32_t armed_for; /* the last time */
+	uint32_t comes_while_arming;
+};
+
+struct fake_pipe {
+	struct pipe_end end; /* first */
+	struct fake *fake;
+};
+
+static struct fixture {
+	struct pump *pump;
+	struct fake fake;
+	struct fake_pipe pipes[NR_CPUS + 1]; /* the last one of all CPUs */
+	int kernel, hypervisor, bell;
+} fixture;
+
+static uint64_t fake_unread(struct event_source *source, uint32_t cpu)
+{
+	const struct fake *fake = (struct fake *)source;
+
+	return cpu == PIPE_ALL_CPUS ? fake->events[0] + fake->events[1] : fake->events[cpu];
+}
+
+static bool fake_unfinished(struct event_source *source)
+{
+	return ((struct fake *)source)->passed_over;
+}
+
+static int fake_arm(struct event_source *source, uint32_t cpu)
+{
+	struct fake *fake = (struct fake *)source;
+
+	fake->armed_for = cpu;
+	fake->events[0] += fake->comes_while_arming;
+	fake->comes_while_arming = 0;
+	return fake->arm_result;
+}
+
+static uint32_t fake_take(struct pipe_end *end, const uint8_t **data, uint32_t size)
+{
+	static uint8_t out[64];
+	const struct fake_pipe *pipe = (struct fake_pipe *)end;
+	struct fake *fake = pipe->fake;
+	uint32_t done = 0;
+
+	fake->passed_over = false;
+	if (fake_unread(&fake->source, end->cpu) && fake->skipped) {
+		fake->skipped--;
+		fake->passed_over = true;
+		return 0;
+	}
+	for (uint32_t cpu = 0; cpu < NR_CPUS; cpu++) {
+		while (fake->events[cpu] && (end->cpu == cpu || end->cpu == PIPE_ALL_CPUS) &&
+		       done < size && done < sizeof(out)) {
+			out[done++] = (uint8_t)cpu;
+			fake->events[cpu]--;
+		}
+	}
+	*data = out;
+	return done;
+}
+
+/* --- the kernel's end ---------------------------------------------------------------------- */
+
+struct read_request {
+	struct fuse_in_header header;
+	struct fuse_read_in read;
+};
+
+static void request(const void *bytes, size_t size)
+{
+	assert_int_equal(send(fixture.kernel, bytes, size, 0), size);
+}
+
+static struct read_request read_of(uint64_t unique, uint32_t pipe)
+{
+	uint64_t address = (uintptr_t)&fixture.pipes[pipe];
+
+	return (struct read_request){
+		.header = { .len = sizeof(struct read_request),
+			    .opcode = FUSE_READ,
+			    .unique = unique },
+		.read = { .fh = address | PUMP_PIPE,
+			  .size = 16,
+			  .read_flags = FUSE_READ_LOCKOWNER,
+			  .lock_owner = 1 },
+	};
+}
+
+static void ask_to_read(uint64_t unique, uint32_t pipe)
+{
+	struct read_request asked = read_of(unique, pipe);
+
+	request(&asked, sizeof(asked));
+}
+
+static void interrupt(uint64_t unique)
+{
+	struct {
+		struct fuse_in_header header;
+		struct fuse_interrupt_in interrupt;
+	} asked = {
+		.header = { .len = sizeof(asked), .opcode = FUSE_INTERRUPT, .unique = unique | 1 },
+		.interrupt = { .unique = unique },
+	};
+
+	request(&asked, sizeof(asked));
+}
+
+static void getattr(uint64_t unique)
+{
+	struct fuse_in_header asked = { .len = sizeof(asked),
+					.opcode = FUSE_GETATTR,
+					.unique = unique };
+
+	request(&asked, sizeof(asked));
+}
+
+/* Leave the floor until @fd is readable, or for so long; whether it is. */
+static bool readable(int fd, int ms)
+{
+	struct pollfd wait = { .fd = fd, .events = POLLIN };
+	int ready;
+
+	pump_leave(fixture.pump);
+	ready = poll(&wait, 1, ms);
+	pump_enter(fixture.pump);
+	return ready > 0;
+}
+
+/* The next reply is an error, or so many bytes, which are then at @data. */
+static void expect_reply(uint64_t unique, int result, uint8_t *data)
+{
+	struct {
+		struct fuse_out_header header;
+		uint8_t data[64];
+	} reply;
+	ssize_t got;
+
+	assert_true(readable(fixture.kernel, NEVER_MS));
+	got = recv(fixture.kernel, &reply, sizeof(reply), MSG_DONTWAIT);
+	assert_true(got >= (ssize_t)sizeof(reply.header));
+	assert_int_equal(reply.header.len, got);
+	assert_int_equal(reply.header.unique, unique);
+	assert_int_equal(reply.header.error, result < 0 ? result : 0);
+	assert_int_equal(got - (ssize_t)sizeof(reply.header), result < 0 ? 0 : result);
+	if (data)
+		memcpy(data, reply.data, (size_t)result);
+}
+
+/* The next request that is passed on has this number; 0: there is none. */
+static void expect_passed_on(uint64_t unique)
+{
+	void *message;
+	ptrdiff_t size;
+
+	assert_int_equal(readable(pump_inbox(fixture.pump), unique ? NEVER_MS : SOON_MS),
+			 unique != 0);
+	size = pump_receive(fixture.pump, &message);
+	if (!unique) {
+		assert_int_equal(size, 0);
+		return;
+	}
+	assert_true(size >= (ptrdiff_t)sizeof(struct fuse_in_header));
+	assert_int_equal(((struct fuse_in_header *)message)->unique, unique);
+	assert_int_equal(((struct fuse_in_header *)message)->len, size);
+	free(message);
+}
+
+static void wait_until_parked(uint32_t nr)
+{
+	while (fixture.fake.source.nr_parked != nr)
+		readable(-1, 1);
+}
+
+static void wait_until_armed(uint64_t nr)
+{
+	while (fixture.fake.source.nr_armed != nr)
+		readable(-1, 1);
+}
+
+static void ring(void)
+{
+	assert_int_equal(send(fixture.bell, "!", 1, 0), 1);
+}
+
+static bool is_told(int ms)
+{
+	uint64_t count;
+
+	if (!readable(fixture.fake.source.told_fd, ms))
+		return false;
+	assert_int_equal(read(fixture.fake.source.told_fd, &count, sizeof(count)), sizeof(count));
+	return true;
+}
+
+static void want(uint32_t cpu)
+{
+	fixture.fake.source.wanted = true;
+	fixture.fake.source.wanted_cpu = cpu;
+	fixture.fake.source.changed(&fixture.fake.source);
+}
+
+/* --- fixture ------------------------------------------------------------------------------- */
+
+static void pair(int fds[2])
+{
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, fds), 0);
+}
+
+static int setup(void **state)
+{
+	int device[2], lifeline[2], bell[2];
+
+	(void)state;
+	pair(device);
+	pair(lifeline);
+	pair(bell);
+	fixture = (struct fixture){ .pump = pump_create(device[0]),
+				    .kernel = device[1],
+				    .hypervisor = lifeline[1],
+				    .bell = bell[1] };
+	fixture.fake.source = (struct event_source){
+		.unread = fake_unread,
+		.unfinished = fake_unfinished,
+		.arm = fake_arm,
+		.alive_fd = lifeline[0],
+		.bell_fd = bell[0],
+		.told_fd = eventfd(0, 0),
+	};
+	for (uint32_t i = 0; i <= NR_CPUS; i++) {
+		fixture.pipes[i] = (struct fake_pipe){
+			.end = { .take = fake_take,
+				 .source = &fixture.fake.source,
+				 .cpu = i < NR_CPUS ? i : PIPE_ALL_CPUS },
+			.fake = &fixture.fake,
+		};
+	}
+	pump_add(fixture.pump, &fixture.fake.source);
+	return pump_start(fixture.pump);
+}
+
+static int teardown(void **state)
+{
+	int told = fixture.fake.source.told_fd;
+
+	(void)state;
+	pump_stop(fixture.pump);
+	pump_destroy(fixture.pump);
+	close(told);
+	close(fixture.kernel);
+	close(fixture.hypervisor);
+	close(fixture.bell);
+	return 0;
+}
+
+/* --- tests --------------------------------------------------------------------------------- */
+
+static void test_what_is_there_is_given_at_once(void **state)
+{
+	uint8_t data[16];
+
+	(void)state;
+	fixture.fake.events[0] = 20;
+	fixture.fake.events[1] = 1;
+	ask_to_read(2, NR_CPUS);
+	expect_reply(2, 16, data);
+	assert_int_equal(data[15], 0);
+	ask_to_read(4, 1);
+	expect_reply(4, 1, data);
+	assert_int_equal(data[0], 1);
+	ask_to_read(6, NR_CPUS);
+	expect_reply(6, 4, NULL);
+	expect_passed_on(0);
+}
+
+static void test_all_else_is_passed_on_in_order(void **state)
+{
+	struct read_request cached = read_of(14, 0), control = read_of(16, 0);
+
+	(void)state;
+	fixture.fake.events[0] = 1;
+	cached.read.lock_owner = 0;
+	control.read.fh = 1;
+	getattr(10);
+	interrupt(12); /* nobody waits here */
+	request(&cached, sizeof(cached));
+	request(&control, sizeof(control));
+	expect_passed_on(10);
+	expect_passed_on(12 | 1);
+	expect_passed_on(14);
+	expect_passed_on(16);
+	expect_passed_on(0);
+	assert_int_equal(fixture.fake.events[0], 1);
+}
+
+static void test_who_does_not_wait_is_told_so(void **state)
+{
+	struct read_request asked = read_of(2, 0);
+
+	(void)state;
+	asked.read.flags = O_NONBLOCK;
+	request(&asked, sizeof(asked));
+	expect_reply(2, -EAGAIN, NULL);
+	fixture.fake.events[0] = fixture.fake.skipped = 1;
+	request(&asked, sizeof(asked));
+	expect_passed_on(2); /* not all has been looked through */
+}
+
+static void test_a_ring_wakes(void **state)
+{
+	(void)state;
+	for (uint64_t i = 1; i <= 3; i++) {
+		ask_to_read(2 * i, 1);
+		wait_until_armed(i);
+		assert_int_equal(fixture.fake.armed_for, 1);
+		fixture.fake.events[1] = (uint32_t)i;
+		ring();
+		expect_reply(2 * i, (int)i, NULL);
+	}
+	assert_int_equal(fixture.fake.source.nr_parked, 0);
+	expect_passed_on(0);
+}
+
+static void test_what_comes_while_it_is_armed_is_seen(void **state)
+{
+	(void)state;
+	fixture.fake.comes_while_arming = 5;
+	ask_to_read(2, 0);
+	expect_reply(2, 5, NULL);
+}
+
+static void test_a_ring_for_nothing_is_not_armed_again_at_once(void **state)
+{
+	uint64_t looks;
+
+	(void)state;
+	ask_to_read(2, 0);
+	wait_until_armed(1);
+	looks = fixture.fake.source.nr_looks;
+	for (int i = 0; i < 8; i++)
+		ring();
+	wait_until_armed(2);
+	/* Those of before have been drained. */
+	assert_true(fixture.fake.source.nr_looks - looks <= 8);
+	fixture.fake.events[0] = 1;
+	ring();
+	expect_reply(2, 1, NULL);
+}
+
+static void test_all_who_wait_are_rung_for(void **state)
+{
+	(void)state;
+	ask_to_read(2, 0);
+	wait_until_armed(1);
+	assert_int_equal(fixture.fake.armed_for, 0);
+	ask_to_read(4, 1);
+	wait_until_armed(2);
+	assert_int_equal(fixture.fake.armed_for, PIPE_ALL_CPUS);
+	fixture.fake.events[1] = 1;
+	ring();
+	expect_reply(4, 1, NULL);
+	wait_until_armed(3);
+	assert_int_equal(fixture.fake.armed_for, 0);
+	fixture.fake.events[0] = 1;
+	ring();
+	expect_reply(2, 1, NULL);
+}
+
+static void test_without_a_bell_it_looks(void **state)
+{
+	int bell = fixture.fake.source.bell_fd;
+
+	(void)state;
+	fixture.fake.source.bell_fd = -1;
+	for (uint64_t i = 1; i <= 3; i++) {
+		ask_to_read(2 * i, NR_CPUS);
+		wait_until_parked(1);
+		fixture.fake.events[1] = 1;
+		expect_reply(2 * i, 1, NULL);
+	}
+	assert_int_equal(fixture.fake.source.nr_armed, 0);
+	close(bell);
+}
+
+static void test_let_go_of_the_bell_its_owner_is_told_and_it_looks(void **state)
+{
+	(void)state;
+	close(fixture.bell);
+	fixture.bell = dup(0);
+	ask_to_read(2, 0);
+	assert_true(is_told(NEVER_MS));
+	assert_int_equal(fixture.fake.source.bell_fd, -1);
+	fixture.fake.events[0] = 1;
+	expect_reply(2, 1, NULL);
+}
+
+static void test_a_bell_that_cannot_be_armed_is_not(void **state)
+{
+	(void)state;
+	fixture.fake.arm_result = -EINVAL;
+	ask_to_read(2, 0);
+	assert_true(is_told(NEVER_MS));
+	assert_int_equal(fixture.fake.source.bell_fd, -1);
+	assert_int_equal(fixture.fake.source.nr_armed, 0);
+	fixture.fake.events[0] = 1;
+	expect_reply(2, 1, NULL);
+}
+
+static void test_first_come_first_served(void **state)
+{
+	(void)state;
+	ask_to_read(2, 0);
+	ask_to_read(4, 1);
+	ask_to_read(6, 0);
+	wait_until_parked(3);
+	fixture.fake.events[0] = 17; /* more than one read takes */
+	fixture.fake.source.changed(&fixture.fake.source);
+	expect_reply(2, 16, NULL);
+	expect_reply(6, 1, NULL);
+	wait_until_parked(1);
+}
+
+static void test_what_a_filter_drops_is_looked_through_without_waiting(void **state)
+{
+	(void)state;
+	fixture.fake.source.interval_ns = 1000000000LL * 3600;
+	ask_to_read(2, 0);
+	wait_until_parked(1);
+	fixture.fake.events[0] = 3;
+	fixture.fake.skipped = 1000;
+	fixture.fake.source.changed(&fixture.fake.source);
+	expect_reply(2, 3, NULL);
+	assert_int_equal(fixture.fake.skipped, 0);
+}
+
+static void test_an_interrupt_ends_the_read_that_it_means(void **state)
+{
+	(void)state;
+	for (uint64_t unique = 2; unique <= 10; unique += 2)
+		ask_to_read(unique, 0);
+	wait_until_parked(5);
+	interrupt(10);
+	expect_reply(10, -EINTR, NULL);
+	interrupt(2);
+	expect_reply(2, -EINTR, NULL);
+	interrupt(6);
+	expect_reply(6, -EINTR, NULL);
+	assert_int_equal(fixture.fake.source.nr_parked, 2);
+	ask_to_read(12, 0); /* behind the last one, wherever that is now */
+	wait_until_parked(3);
+	fixture.fake.events[0] = 33;
+	fixture.fake.source.changed(&fixture.fake.source);
+	expect_reply(4, 16, NULL);
+	expect_reply(8, 16, NULL);
+	expect_reply(12, 1, NULL);
+	expect_passed_on(0);
+}
+
+static void test_a_hypervisor_that_is_gone_leaves_those_who_wait_to_us(void **state)
+{
+	int lifeline[2];
+
+	(void)state;
+	ask_to_read(2, 0);
+	ask_to_read(4, 1);
+	wait_until_parked(2);
+	want(PIPE_ALL_CPUS);
+	close(fixture.hypervisor);
+	expect_passed_on(2);
+	expect_passed_on(4);
+	assert_true(is_told(NEVER_MS));
+	assert_true(fixture.fake.source.gone);
+	ask_to_read(6, 0);
+	expect_passed_on(6);
+	fixture.fake.events[0] = 1; /* what it has left */
+	ask_to_read(8, 0);
+	expect_reply(8, 1, NULL);
+
+	pair(lifeline); /* the next one */
+	fixture.hypervisor = lifeline[1];
+	fixture.fake.source.alive_fd = lifeline[0];
+	fixture.fake.source.gone = false;
+	fixture.fake.source.changed(&fixture.fake.source);
+	ask_to_read(10, 0);
+	wait_until_parked(1);
+	fixture.fake.events[0] = 1;
+	ring();
+	expect_reply(10, 1, NULL);
+}
+
+static void test_its_owner_is_told_once(void **state)
+{
+	(void)state;
+	want(1);
+	wait_until_armed(1);
+	assert_int_equal(fixture.fake.armed_for, 1);
+	fixture.fake.events[0] = 1;
+	ring();
+	assert_false(is_told(SOON_MS));
+	fixture.fake.events[1] = 1;
+	assert_true(is_told(NEVER_MS));
+	ask_to_read(2, 1);
+	expect_reply(2, 1, NULL);
+	fixture.fake.events[1] = 1;
+	ring();
+	assert_false(is_told(SOON_MS));
+}
+
+static void test_the_end_of_the_device_is_passed_on(void **state)
+{
+	void *message;
+
+	(void)state;
+	getattr(2);
+	close(fixture.kernel);
+	fixture.kernel = dup(0);
+	expect_passed_on(2);
+	for (int i = 0; i < 2; i++) {
+		assert_true(readable(pump_inbox(fixture.pump), NEVER_MS));
+		while (pump_receive(fixture.pump, &message) != -ENODEV)
+			readable(-1, 1);
+	}
+}
+
+static void test_time_between_looks(void **state)
+{
+	(void)state;
+	assert_int_equal(events_interval(0, 0), 200000);
+	assert_int_equal(events_interval(320000000, 0), 10000000);
+	assert_int_equal(events_interval(INT64_MAX, 0), 100000000);
+	assert_int_equal(events_interval(INT64_MAX, 5), 5);
+}
+
+/* An event loop that never sleeps leaves the floor all the same, and then gets it back. */
+static void test_each_gets_its_turn(void **state)
+{
+	struct fuse_out_header header;
+
+	(void)state;
+	for (uint64_t unique = 2; unique <= 4000; unique += 2) {
+		fixture.fake.events[0]++;
+		ask_to_read(unique, 0);
+		do {
+			pump_leave(fixture.pump);
+			pump_enter(fixture.pump);
+		} while (recv(fixture.kernel, &header, sizeof(header), MSG_DONTWAIT) < 0);
+		assert_int_equal(header.unique, unique);
+		assert_int_equal(fixture.fake.events[0], 0);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+		TEST(test_what_is_there_is_given_at_once),
+		TEST(test_all_else_is_passed_on_in_order),
+		TEST(test_who_does_not_wait_is_told_so),
+		TEST(test_a_ring_wakes),
+		TEST(test_what_comes_while_it_is_armed_is_seen),
+		TEST(test_a_ring_for_nothing_is_not_armed_again_at_once),
+		TEST(test_all_who_wait_are_rung_for),
+		TEST(test_without_a_bell_it_looks),
+		TEST(test_let_go_of_the_bell_its_owner_is_told_and_it_looks),
+		TEST(test_a_bell_that_cannot_be_armed_is_not),
+		TEST(test_first_come_first_served),
+		TEST(test_what_a_filter_drops_is_looked_through_without_waiting),
+		TEST(test_an_interrupt_ends_the_read_that_it_means),
+		TEST(test_a_hypervisor_that_is_gone_leaves_those_who_wait_to_us),
+		TEST(test_its_owner_is_told_once),
+		TEST(test_the_end_of_the_device_is_passed_on),
+		TEST(test_time_between_looks),
+		TEST(test_each_gets_its_turn),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
