@@ -358,7 +358,7 @@ static void look_and_wait(const struct pump *pump, struct event_source *source, 
 	look_again(source, now);
 	if (rung)
 		source->armed = false;
-	else if (source->armed)
+	else if (source->armed && source->next_look < now + EVENTS_LONGEST_NS)
 		source->next_look = now + EVENTS_LONGEST_NS;
 	if (source->again)
 		source->next_look = now; /* but let others have the floor */
