@@ -266,7 +266,13 @@ void source_init(struct buffer_source *source);
 bool source_attended(const struct buffer_source *source);
 void source_changed(struct buffer_source *source);
 
+struct pipe_end {
+	uint64_t cached;
+	...;
+};
+
 struct buffer_pipe {
+	struct pipe_end end;
 	const struct buffer_slot *slot;
 	uint32_t cpu;
 	struct reader_carry *carry;
@@ -274,3 +280,5 @@ struct buffer_pipe {
 };
 
 void pipe_init(struct buffer_pipe *pipe, struct buffer_source *source, bool raw);
+void pipe_end(struct buffer_pipe *pipe);
+int pipe_cache(struct buffer_pipe *pipe, uint32_t size, uint64_t offset, const uint8_t **data);

@@ -1,3 +1,5 @@
+#include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #include "hypervisor_model/protocol.h"
@@ -169,11 +171,24 @@ static void source_changed(struct buffer_source *source)
 		source->events.changed(&source->events);
 }
 
+/*
+ * Pages that a sendfile takes at once (those of a pipe). It steps back over what it could not
+ * pass on, and may find that the kernel has dropped it from the page cache meanwhile.
+ */
+#define SPLICE_STEPS_BACK 16
+
+struct spliced_page {
+	uint64_t offset; /* where the splice asked */
+	uint8_t bytes[RB_PAGE_SIZE];
+};
+
 struct buffer_pipe {
 	struct pipe_end end; /* first: a pipe is this */
 	const struct buffer_slot *slot;
 	uint32_t cpu;
 	struct reader_carry *carry;
+	struct spliced_page *spliced; /* the last SPLICE_STEPS_BACK, or NULL */
+	uint64_t nr_spliced;
 };
 
 static uint32_t take_text(struct pipe_end *end, const uint8_t **data, uint32_t size)
@@ -196,9 +211,94 @@ static uint32_t take_raw(struct pipe_end *end, const uint8_t **data, uint32_t si
 					 size < slot->room ? size : slot->room) : 0;
 }
 
+/*
+ * The page cache takes whole pages, or it believes that the file ends. Text does not come in
+ * pages. In the kernel it is EINVAL, too, and tools fall back to read.
+ */
+static int cache_text(struct pipe_end *end, const uint8_t **data, uint32_t size, uint64_t offset)
+{
+	(void)end, (void)data, (void)size, (void)offset;
+	return -EINVAL;
+}
+
+static struct spliced_page *spliced_at(const struct buffer_pipe *pipe, uint64_t offset)
+{
+	uint64_t nr = pipe->nr_spliced < SPLICE_STEPS_BACK ? pipe->nr_spliced : SPLICE_STEPS_BACK;
+
+	for (uint64_t i = 0; i < nr; i++) {
+		if (pipe->spliced[i].offset == offset)
+			return &pipe->spliced[i];
+	}
+	return NULL;
+}
+
+/* The place for another page, that of the one of longest ago; NULL: no memory. */
+static struct spliced_page *next_spliced(struct buffer_pipe *pipe)
+{
+	if (!pipe->spliced)
+		pipe->spliced = calloc(SPLICE_STEPS_BACK, sizeof(*pipe->spliced));
+	return pipe->spliced ? &pipe->spliced[pipe->nr_spliced % SPLICE_STEPS_BACK] : NULL;
+}
+
+/* Whether a splice has gone on from @offset long ago. */
+static bool is_behind(const struct buffer_pipe *pipe, uint64_t offset)
+{
+	return pipe->nr_spliced &&
+	       offset < pipe->spliced[(pipe->nr_spliced - 1) % SPLICE_STEPS_BACK].offset;
+}
+
+static int next_page(struct buffer_pipe *pipe, uint64_t offset, struct spliced_page **page)
+{
+	const uint8_t *image;
+
+	if (is_behind(pipe, offset))
+		return -EIO;
+	if (pipe->carry->offset < pipe->carry->length)
+		return -EINVAL; /* after read() of a part of a page: read the rest */
+	*page = next_spliced(pipe);
+	if (!*page)
+		return -ENOMEM;
+	if (!take_raw(&pipe->end, &image, RB_PAGE_SIZE))
+		return -EAGAIN;
+	memcpy((*page)->bytes, image, RB_PAGE_SIZE);
+	(*page)->offset = offset;
+	pipe->nr_spliced++;
+	return 0;
+}
+
+/* The next page for an offset that was never asked for. More at once is reading ahead. */
+static int cache_raw(struct pipe_end *end, const uint8_t **data, uint32_t size, uint64_t offset)
+{
+	struct buffer_pipe *pipe = (struct buffer_pipe *)end;
+	struct spliced_page *page = spliced_at(pipe, offset);
+	int error = 0;
+
+	if (size != RB_PAGE_SIZE)
+		return -EAGAIN;
+	if (!page)
+		error = next_page(pipe, offset, &page);
+	if (error)
+		return error;
+	*data = page->bytes;
+	return RB_PAGE_SIZE;
+}
+
+/* For Python. */
+static int pipe_cache(struct buffer_pipe *pipe, uint32_t size, uint64_t offset,
+		      const uint8_t **data)
+{
+	return pipe->end.cache(&pipe->end, data, size, offset);
+}
+
+static void pipe_end(struct buffer_pipe *pipe)
+{
+	free(pipe->spliced);
+}
+
 static void pipe_init(struct buffer_pipe *pipe, struct buffer_source *source, bool raw)
 {
 	pipe->end.take = raw ? take_raw : take_text;
+	pipe->end.cache = raw ? cache_raw : cache_text;
 	pipe->end.source = &source->events;
 	pipe->end.cpu = pipe->cpu;
 }

@@ -41,9 +41,14 @@ class OpenFile:
 
     seekable = True
     stream = False  # it has no position: each reads for itself what comes next, offset 0
-    # Address of a struct pipe_end (pipe.h) that gives what read() would, if it need not wait; 0:
-    # there is none.
+    # Address of a struct pipe_end (pipe.h) that gives what read() and read_cached() would; 0: there
+    # is none.
     pipe = 0
+
+    @property
+    def cached(self) -> int:
+        """Inode whose page cache has asked that pipe; 0: none has."""
+        return 0
 
     async def read(self, size: int, offset: int, nonblock: bool) -> bytes | memoryview:
         """Give up to `size` bytes; empty at the end. A view is valid until the next read."""

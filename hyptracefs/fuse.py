@@ -287,8 +287,9 @@ class TraceOperations(pyfuse3.Operations):
     @_guarded
     async def release(self, fh: pyfuse3.FileHandleT) -> None:
         # No await before this: what is read after `kill; wait` must show it.
-        self._files.pop(fh).release()
-        if inode := self._cached.pop(fh, 0):
+        file = self._files.pop(fh)
+        file.release()
+        if inode := self._cached.pop(fh, 0) or file.cached:
             await _drop_cache(inode)
 
     # --- what nobody may do -------------------------------------------------------------------

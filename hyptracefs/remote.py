@@ -579,6 +579,15 @@ class Remote:
             done = read(self._buffer)
         return done
 
+    def read_cached(self, pipe: Pipe, size: int, offset: int) -> bytes:
+        """For a Reader: likewise."""
+        try:
+            return pipe.read_cached(size, offset)
+        except BlockingIOError:
+            if not self._notice_gone():
+                raise
+        return pipe.read_cached(size, offset)
+
     def pipe(self, cpu: int, carry: Carry, raw: bool) -> Pipe:
         """For a Reader: what reads from the buffer that there is, without Python."""
         return Pipe(self._slot, self.source, cpu, carry, raw)
@@ -735,6 +744,10 @@ class Reader:
     def try_read_raw(self, size: int) -> memoryview:
         """Page images, up to `size` bytes; otherwise like try_read_text()."""
         return self._remote.read(lambda buffer: buffer.read_raw(self.cpu, self._carry, size))
+
+    def try_read_cached(self, pipe: Pipe, size: int, offset: int) -> bytes:
+        """As Pipe.read_cached(), of one that pipe() has given."""
+        return self._remote.read_cached(pipe, size, offset)
 
     def pipe(self, raw: bool) -> Pipe:
         """What C reads from, without Python: as try_read_text() or try_read_raw()."""

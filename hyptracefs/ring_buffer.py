@@ -697,13 +697,31 @@ class Pipe:
 
     def __init__(self, slot: Slot, source: EventSource, cpu: int, carry: Carry, raw: bool) -> None:
         self._alive = slot, source, carry
-        self._c = ffi.new("struct buffer_pipe *", {"slot": slot.c, "cpu": cpu, "carry": carry.c})
+        self._pipe = ffi.new("struct buffer_pipe *", {"slot": slot.c, "cpu": cpu, "carry": carry.c})
+        self._c = ffi.gc(self._pipe, lib.pipe_end)
         lib.pipe_init(self._c, source.c, raw)
 
     @property
     def address(self) -> int:
         """For the hook into libfuse."""
         return int(ffi.cast("uintptr_t", self._c))
+
+    @property
+    def cached(self) -> int:
+        """Inode whose page cache has asked for something; 0: none has."""
+        return int(self._c.end.cached)
+
+    def read_cached(self, size: int, offset: int) -> bytes:
+        """What belongs at `offset` of the page cache: asked again, it is the same.
+
+        Raises OSError EAGAIN when there is none, EINVAL for text, and after read() of part of a
+        page, EIO for an offset of long ago.
+        """
+        data = ffi.new("const uint8_t **")
+        done: int = lib.pipe_cache(self._c, size, offset, data)
+        if done < 0:
+            raise OSError(-done, f"a splice from {offset}: {os.strerror(-done)}")
+        return bytes(ffi.buffer(data[0], done))
 
 
 # --- without consuming --------------------------------------------------------------------

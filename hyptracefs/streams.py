@@ -59,9 +59,11 @@ class _OpenPipe(OpenFile):
         return data
 
     async def read_cached(self, size: int, offset: int) -> bytes:
-        # The page cache takes whole pages, or it believes that the file ends. Text does not come
-        # in pages. In the kernel it is EINVAL, too, and tools fall back to read.
-        raise OSError(errno.EINVAL, "text cannot be spliced: read it")
+        return self._reader.try_read_cached(self._pipe, size, offset)
+
+    @property
+    def cached(self) -> int:
+        return self._pipe.cached
 
     def poll(self, tell: Callable[[], None] | None) -> int:
         if self._reader.readable():
@@ -74,44 +76,11 @@ class _OpenPipe(OpenFile):
         self._reader.close()
 
 
-# Pages that a sendfile takes at once (those of a pipe). It steps back over what it could not
-# pass on, and may find that the kernel has dropped it from the page cache meanwhile.
-_STEPS_BACK = 16
-
-
 class _OpenRawPipe(_OpenPipe):
     _raw = True
 
-    def __init__(self, reader: Reader) -> None:
-        super().__init__(reader)
-        self._spliced: dict[int, bytes] = {}  # the last pages, by where the splice asked
-
     def _take(self, size: int) -> memoryview:
         return self._reader.try_read_raw(size)
-
-    async def read_cached(self, size: int, offset: int) -> bytes:
-        """The next page for an `offset` that was never asked for; the same for the same one.
-
-        Raises OSError EAGAIN when there is none, EINVAL after read() of part of a page, EIO
-        for an offset of long ago.
-        """
-        if size != PAGE_SIZE:
-            raise BlockingIOError(errno.EAGAIN, "what is consumed is not read ahead")
-        if offset not in self._spliced:
-            self._spliced[offset] = self._next_page(offset)
-        return self._spliced[offset]
-
-    def _next_page(self, offset: int) -> bytes:
-        if offset < max(self._spliced, default=0):
-            raise OSError(errno.EIO, f"the page spliced at {offset} is gone")
-        if self._reader.owes:
-            raise OSError(errno.EINVAL, "after read of part of a page: read the rest")
-        page = bytes(self._reader.try_read_raw(PAGE_SIZE))
-        if not page:
-            raise BlockingIOError(errno.EAGAIN, "no events")
-        if len(self._spliced) == _STEPS_BACK:
-            del self._spliced[min(self._spliced)]
-        return page
 
 
 TRACE_PIPE = Pipe()

@@ -72,6 +72,12 @@ struct pipe_end {
 	 * call for any pipe; 0: none now.
 	 */
 	uint32_t (*take)(struct pipe_end *pipe, const uint8_t **data, uint32_t size);
+	/*
+	 * Consume what belongs at @offset of the page cache, once: asked again, it is the same.
+	 * Returns the bytes at *@data, -errno. It does not wait.
+	 */
+	int (*cache)(struct pipe_end *pipe, const uint8_t **data, uint32_t size, uint64_t offset);
+	uint64_t cached; /* inode whose page cache has asked; 0: none has */
 	struct event_source *source;
 	uint32_t cpu;
 };

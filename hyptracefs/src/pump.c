@@ -384,23 +384,37 @@ static void give_back(struct pump *pump, struct event_source *source)
 
 /* --- requests ------------------------------------------------------------------------------ */
 
-/* The pipe that is read, or NULL. A read for the page cache has no owner. */
-static struct pipe_end *pipe_read(const struct fuse_read_in *read)
+/* A splice, or a sendfile: the kernel says who reads, but for the page cache nobody does. */
+static bool is_for_page_cache(const struct fuse_read_in *read)
 {
-	if (!(read->read_flags & FUSE_READ_LOCKOWNER) || !read->lock_owner)
-		return NULL;
-	return pipe_at(read->fh);
+	return !(read->read_flags & FUSE_READ_LOCKOWNER) || !read->lock_owner;
+}
+
+/* Whether the page cache has been answered. */
+static bool handle_cache(const struct pump *pump, struct pipe_end *pipe,
+			 const struct fuse_in_header *header, const struct fuse_read_in *read)
+{
+	const uint8_t *data;
+	int done = pipe->cache(pipe, &data, read->size, read->offset);
+
+	if (done == -EAGAIN && pipe->source->gone)
+		return false;
+	pipe->cached = header->nodeid;
+	reply(pump, header->unique, done < 0 ? done : 0, data, done < 0 ? 0 : (size_t)done);
+	return true;
 }
 
 /* Whether the read has been answered, or will be. */
 static bool handle_read(struct pump *pump, const struct fuse_in_header *header,
 			const struct fuse_read_in *read)
 {
-	struct pipe_end *pipe = pipe_read(read);
+	struct pipe_end *pipe = pipe_at(read->fh);
 	struct event_source *source;
 
 	if (!pipe)
 		return false;
+	if (is_for_page_cache(read))
+		return handle_cache(pump, pipe, header, read);
 	source = pipe->source;
 	if (answer(pump, pipe, header->unique, read->size))
 		return true;

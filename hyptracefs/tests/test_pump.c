@@ -33,6 +33,7 @@ struct fake {
 	uint32_t skipped;   /* of them, those that a filter drops, one take each */
 	bool passed_over;   /* by the last take */
 	int arm_result;
+	int cache_error;
 	uint32_t armed_for; /* the last time */
 	uint32_t comes_while_arming;
 };
@@ -93,6 +94,16 @@ static uint32_t fake_take(struct pipe_end *end, const uint8_t **data, uint32_t s
 	}
 	*data = out;
 	return done;
+}
+
+static int fake_cache(struct pipe_end *end, const uint8_t **data, uint32_t size, uint64_t offset)
+{
+	static uint8_t out[1];
+
+	(void)size;
+	out[0] = (uint8_t)offset;
+	*data = out;
+	return ((struct fake_pipe *)end)->fake->cache_error ?: 1;
 }
 
 /* --- the kernel's end ---------------------------------------------------------------------- */
@@ -277,6 +288,7 @@ static int setup(void **state)
 	for (uint32_t i = 0; i <= NR_CPUS; i++) {
 		fixture.pipes[i] = (struct fake_pipe){
 			.end = { .take = fake_take,
+				 .cache = fake_cache,
 				 .source = &fixture.fake.source,
 				 .cpu = i < NR_CPUS ? i : PIPE_ALL_CPUS },
 			.fake = &fixture.fake,
@@ -322,22 +334,45 @@ static void test_what_is_there_is_given_at_once(void **state)
 
 static void test_all_else_is_passed_on_in_order(void **state)
 {
-	struct read_request cached = read_of(14, 0), control = read_of(16, 0);
+	struct read_request control = read_of(14, 0);
 
 	(void)state;
 	fixture.fake.events[0] = 1;
-	cached.read.lock_owner = 0;
 	control.read.fh = 1;
 	getattr(10);
 	interrupt(12); /* nobody waits here */
-	request(&cached, sizeof(cached));
 	request(&control, sizeof(control));
+	getattr(16);
 	expect_passed_on(10);
 	expect_passed_on(12 | 1);
 	expect_passed_on(14);
 	expect_passed_on(16);
 	expect_passed_on(0);
 	assert_int_equal(fixture.fake.events[0], 1);
+}
+
+static void test_the_page_cache_is_answered_at_once(void **state)
+{
+	struct read_request cached = read_of(2, 0);
+	uint8_t data[1];
+
+	(void)state;
+	cached.header.nodeid = 77;
+	cached.read.lock_owner = 0;
+	cached.read.offset = 5;
+	request(&cached, sizeof(cached));
+	expect_reply(2, 1, data);
+	assert_int_equal(data[0], 5);
+	assert_int_equal(fixture.pipes[0].end.cached, 77);
+
+	fixture.fake.cache_error = -EAGAIN;
+	cached.read.read_flags = 0; /* no owner is given: from a kernel that does not say */
+	request(&cached, sizeof(cached));
+	expect_reply(2, -EAGAIN, NULL);
+
+	fixture.fake.source.gone = true; /* its owner may know where there is more */
+	request(&cached, sizeof(cached));
+	expect_passed_on(2);
 }
 
 static void test_who_does_not_wait_is_told_so(void **state)
@@ -616,6 +651,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 		TEST(test_what_is_there_is_given_at_once),
 		TEST(test_all_else_is_passed_on_in_order),
+		TEST(test_the_page_cache_is_answered_at_once),
 		TEST(test_who_does_not_wait_is_told_so),
 		TEST(test_a_ring_wakes),
 		TEST(test_what_comes_while_it_is_armed_is_seen),
