@@ -99,11 +99,12 @@ static uint32_t fake_take(struct pipe_end *end, const uint8_t **data, uint32_t s
 static int fake_cache(struct pipe_end *end, const uint8_t **data, uint32_t size, uint64_t offset)
 {
 	static uint8_t out[1];
+	int error = ((struct fake_pipe *)end)->fake->cache_error;
 
 	(void)size;
 	out[0] = (uint8_t)offset;
 	*data = out;
-	return ((struct fake_pipe *)end)->fake->cache_error ?: 1;
+	return error ? error : 1;
 }
 
 /* --- the kernel's end ---------------------------------------------------------------------- */
