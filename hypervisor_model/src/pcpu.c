@@ -10,8 +10,9 @@
 
 /* Shorter waits than this are spun: sleeping would take longer, and blur the pace. */
 #define SPIN_NS 20000U
-/* A step that is later than this moves all that follow. */
+/* A step that is later than this, or than so many turns, moves all that follow. */
 #define MAX_DELAY_NS 10000000U
+#define MAX_DELAY_TURNS 8
 
 static bool stopping(struct pcpu *pcpu)
 {
@@ -180,13 +181,19 @@ static void play_step(struct pcpu *pcpu, const struct pcpu_step *step)
 	}
 }
 
+static u64 most_delay(u64 period)
+{
+	return period < MAX_DELAY_NS / MAX_DELAY_TURNS ? period * MAX_DELAY_TURNS : MAX_DELAY_NS;
+}
+
 /*
  * After a long delay (a stopped process, a starved thread) the script goes on at its own
- * pace, later; to catch up would be a burst that nobody recorded.
+ * pace, later; to catch up would be a burst that nobody recorded, and that overruns a small
+ * buffer whoever reads it.
  */
-static void forget_delay(struct pace *pace, u64 due)
+static void forget_delay(struct pace *pace, u64 due, u64 period)
 {
-	if (pace->now > due + MAX_DELAY_NS)
+	if (pace->now > due + most_delay(period))
 		pace->start += pace->now - due;
 }
 
@@ -201,7 +208,7 @@ static bool play_turn(struct pcpu *pcpu, struct pace *pace, u32 generation)
 		wait_for_step(pcpu, pace, due, generation);
 		if (interrupted(pcpu, generation))
 			return false;
-		forget_delay(pace, due);
+		forget_delay(pace, due, turn->period);
 		if (pcpu->counter)
 			play_fault(pcpu, i);
 		play_step(pcpu, &turn->steps[i]);
