@@ -111,12 +111,14 @@ class TraceDatWriter:
     The pages of each CPU are collected beside it, in `NAME.cpuN` as trace-cmd does, and put into
     one file by close(). There they go as they are copied, and room for the first of them is
     reserved: a disk that has had room for the pages has room for the file.
+
+    With `collected` it goes on with what another one has collected there.
     """
 
-    def __init__(self, path: Path, cpus: int) -> None:
+    def __init__(self, path: Path, cpus: int, *, collected: bool = False) -> None:
         self.path = path
         self._files: list[int] = []
-        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (0 if collected else os.O_TRUNC)
         self._out = os.open(path, flags, 0o640)
         try:
             os.posix_fallocate(self._out, 0, _RESERVE)
@@ -139,12 +141,17 @@ class TraceDatWriter:
         """Append whole pages of `cpu`. Raises OSError; those before are kept."""
         write_all(self._files[cpu], pages)
 
+    @property
+    def sizes(self) -> list[int]:
+        """Bytes of whole pages of each CPU."""
+        return [whole_pages(os.fstat(file).st_size) for file in self._files]
+
     def close(self, metadata: Metadata) -> None:
         """Make the file of what has been written. Raises OSError.
 
         When the disk is full the file has what fitted, and the rest stays where it is.
         """
-        sizes = [whole_pages(os.fstat(file).st_size) for file in self._files]
+        sizes = self.sizes
         header, offsets = _header(metadata, sizes)
         done = [0] * len(sizes)
         try:

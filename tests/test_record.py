@@ -262,6 +262,94 @@ def test_a_mount_that_dies(tmp_path: Path) -> None:
     assert recorded.left() == ["trace.dat"]
 
 
+@contextlib.contextmanager
+def hanging(mount: Mount) -> Iterator[None]:
+    """Its server does not answer. (Afterwards it has read, and thrown away, what was asked.)"""
+    mount.server.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, mount.server.pid, os.WSTOPPED | os.WNOWAIT)
+    try:
+        yield
+    finally:
+        mount.server.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_mount_that_hangs(tmp_path: Path, number: int) -> None:
+    with mounted(tmp_path, "workload=guest", f"cpus={CPUS}") as mount:
+        recorded = Recorded(mount, tmp_path)
+        spools = [tmp_path / f"trace.dat.cpu{cpu}" for cpu in range(CPUS)]
+        with recorded.running() as process:
+            until_recording(mount)
+            until(lambda: all(path.stat().st_size for path in spools), "pages")
+            with hanging(mount):
+                process.send_signal(number)
+                _, said = process.communicate(timeout=PATIENCE_S)
+                assert len(recorded.lines()) > 1
+                assert recorded.left() == ["trace.dat"]
+        [line] = said.splitlines()
+        assert process.returncode == 1
+        assert "the mount does not answer" in line
+        assert re.search(r"; the [1-9]\d* bytes of pages before are in ", line)
+        until(lambda: readers(mount) == 0, "the pipes to be closed")
+
+
+def test_a_mount_that_hangs_when_the_command_ends(tmp_path: Path) -> None:
+    with mounted(tmp_path, "workload=guest", f"cpus={CPUS}") as mount:
+        recorded = Recorded(mount, tmp_path)
+        script = f": >{tmp_path}/ready; until [ -e {tmp_path}/end ]; do sleep 0.01; done; exit 7"
+        with recorded.running("sh", "-c", script) as process:
+            until((tmp_path / "ready").exists, "the command to run")
+            with hanging(mount):
+                (tmp_path / "end").touch()
+                _, said = process.communicate(timeout=PATIENCE_S)
+        assert "the mount does not answer" in said
+        assert process.returncode in {1, 7}  # 1: nothing had been captured yet
+
+
+def test_a_mount_that_hangs_from_the_beginning(tmp_path: Path) -> None:
+    with mounted(tmp_path, "workload=idle", f"cpus={CPUS}") as mount:
+        recorded = Recorded(mount, tmp_path)
+        with hanging(mount):
+            [line] = recorded("true", status=1)
+        assert "the mount does not answer" in line
+        assert recorded.left() == []
+
+
+def test_who_records_is_killed(busy: Mount, tmp_path: Path) -> None:
+    """By name, or by the out-of-memory killer: the pages are kept."""
+    recorded = Recorded(busy, tmp_path)
+    before = state(busy)
+    with recorded.running() as process:
+        until_recording(busy)
+        until(lambda: all(path.stat().st_size for path in tmp_path.glob("*.cpu*")), "pages")
+        [child] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(child), signal.SIGKILL)
+        _, said = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 1
+    assert "who recorded was killed" in said
+    assert len(recorded.lines()) > 1
+    assert state(busy) != before
+    put_back(busy)
+
+
+def put_back(mount: Mount) -> None:
+    until(lambda: readers(mount) == 0, "the pipes to be closed")
+    mount.write("tracing_on", "0")
+    mount.write("trace", "")
+    mount.write("events/enable", "0")
+
+
+def test_what_waits_is_killed(busy: Mount, tmp_path: Path) -> None:
+    """Who records ends by itself, and puts everything back."""
+    recorded = Recorded(busy, tmp_path)
+    before = state(busy)
+    with recorded.running() as process:
+        until_recording(busy)
+        process.kill()
+        process.wait(timeout=PATIENCE_S)
+    until(lambda: readers(busy) == 0 and state(busy) == before, "all to be put back")
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     where = tmp_path / "disk"
