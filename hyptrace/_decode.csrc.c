@@ -1,1 +1,2 @@
 #include "perfetto.h"
+#include "text.h"
