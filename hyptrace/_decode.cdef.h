@@ -210,6 +210,14 @@ uint32_t pf_instants(const struct pf_trace *trace, const struct decode_batch *ba
 uint32_t pf_slices(const struct pf_trace *trace, const struct stay_batch *stays, uint32_t *row, uint8_t *out,
 	      uint32_t size);
 
+/* pack.h */
+struct pack_cpu {
+	bool open;
+	...;
+};
+
+uint32_t pack_pages(struct pack_cpu *cpu, const uint8_t *pages, uint32_t size, uint8_t *out);
+
 /* text.h */
 #define TEXT_LITERAL ...
 #define TEXT_SIGNED ...

@@ -1,4 +1,4 @@
-"""Captures in batches of events: columns, lines, stays and packets, made by C.
+"""Captures in batches of events: columns, lines, stays and packets, made by C; and their pages.
 
 The one module of hyptrace that touches ffi. What it gives out as bytes is a copy.
 """
@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from hypervisor_model import FieldInfo
 from hyptrace._decode import ffi, lib
-from hyptrace.capture import Capture
+from hyptrace.capture import PAGE_SIZE, Capture
 from hyptrace.formats import Described, needed
 from hyptracefs.events import Event
 from hyptracefs.ring_buffer import RenderTable
@@ -223,6 +223,34 @@ class Decoder:
             )
             for cpu in self._cpus[0 : len(self._chunks)]
         ]  # fmt: skip
+
+
+# --- pages -----------------------------------------------------------------------------------
+
+
+class PagePacker:
+    """Makes pages of one CPU fewer, each as it comes: see src/pack.h."""
+
+    def __init__(self) -> None:
+        self._c = ffi.new("struct pack_cpu *")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether what pack() gives begins with what shall replace the last page before."""
+        is_open: bool = self._c.open
+        return is_open
+
+    def pack(self, pages: memoryview) -> bytearray:
+        """What `pages` become."""
+        out = bytearray(len(pages) + PAGE_SIZE)
+        size = lib.pack_pages(
+            self._c,
+            ffi.from_buffer("uint8_t[]", pages),
+            len(pages),
+            ffi.from_buffer("uint8_t[]", out),
+        )
+        del out[size:]
+        return out
 
 
 # --- text ----------------------------------------------------------------------------------

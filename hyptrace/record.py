@@ -248,7 +248,7 @@ class _Progress:
         events = sum(self._counts.since(lambda each: each.read).values())
         lost = self._counts.since(lambda each: each.lost)
         losers = " ".join(f"cpu{cpu}:{nr}" for cpu, nr in lost.items() if nr) or "none"
-        seconds, megabytes = now - self._began, self._recorder.bytes / 1e6
+        seconds, megabytes = now - self._began, self._recorder.kept / 1e6
         return f"{seconds:.0f} s  {events} events  {megabytes:.1f} MB  lost {losers}"
 
 

@@ -27,6 +27,8 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # buffer, nothing is lost, and pages that are fuller make a smaller file.
 _FASTEST = 100e6
 _LINGER_S = 0.02  # the longest
+# Pages that are read more at a time are full, or nearly.
+_FEW_BYTES = 64 << 10
 _READABLE = select.POLLIN | select.POLLERR | select.POLLHUP
 
 
@@ -132,7 +134,8 @@ class Recorder:
     def __init__(
         self, tracing: Tracing, cpus: Sequence[int], writer: TraceDatWriter, pulse: Pulse
     ) -> None:
-        self.bytes = 0
+        self.bytes = 0  # that were read
+        self.kept = 0  # of these, in the file: pages with few events are put together
         with pulse:
             size = tracing.size_kb * 1024
         self._linger_s = min(size / 2 / _FASTEST, _LINGER_S)
@@ -171,10 +174,17 @@ class Recorder:
         for file, cpu in self._pipes.items():
             size = self._read(file)
             if size:
-                self._writer.write(cpu, self._buffer[:size])
+                self._write(cpu, self._buffer[:size])
                 got += size
         self.bytes += got
         return got
+
+    def _write(self, cpu: int, pages: memoryview) -> None:
+        if len(pages) > _FEW_BYTES:
+            self._writer.write(cpu, pages)
+            self.kept += len(pages)
+        else:
+            self.kept += self._writer.pack(cpu, pages)
 
     def drain(self) -> None:
         """Read all that there is; nobody writes any more.

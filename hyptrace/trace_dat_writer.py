@@ -26,6 +26,7 @@ from hyptrace.dat_layout import (
     UNAME,
     V6,
 )
+from hyptrace.decoder import PagePacker
 from hyptrace.trace_dat import whole_pages
 
 
@@ -93,7 +94,7 @@ def _page_up(offset: int) -> int:
     return -(-offset // PAGE_SIZE) * PAGE_SIZE
 
 
-def write_all(file: int, data: bytes | memoryview) -> None:
+def write_all(file: int, data: bytes | bytearray | memoryview) -> None:
     """write(2) until all of `data` is written."""
     view = memoryview(data)
     while view:
@@ -118,6 +119,7 @@ class TraceDatWriter:
     def __init__(self, path: Path, cpus: int, *, collected: bool = False) -> None:
         self.path = path
         self._files: list[int] = []
+        self._packers: dict[int, PagePacker] = {}  # of the CPUs whose last pages are packed
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (0 if collected else os.O_TRUNC)
         self._out = os.open(path, flags, 0o640)
         try:
@@ -139,7 +141,20 @@ class TraceDatWriter:
 
     def write(self, cpu: int, pages: bytes | memoryview) -> None:
         """Append whole pages of `cpu`. Raises OSError; those before are kept."""
+        self._packers.pop(cpu, None)
         write_all(self._files[cpu], pages)
+
+    def pack(self, cpu: int, pages: memoryview) -> int:
+        """The same for pages that have little in them: of such as follow each other one is made.
+
+        Gives the bytes by which the file has grown.
+        """
+        packer = self._packers.setdefault(cpu, PagePacker())
+        again = PAGE_SIZE if packer.is_open else 0
+        packed = packer.pack(pages)
+        os.lseek(self._files[cpu], -again, os.SEEK_CUR)
+        write_all(self._files[cpu], packed)
+        return len(packed) - again
 
     @property
     def sizes(self) -> list[int]:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from hyptrace.capture import PAGE_SIZE
+from hyptrace.inputs import open_capture
 from hyptrace.tracing import parse_statistics
 from tests.mounts import PATIENCE_S, Line, Mount, can_mount, mounted, parse, until
 from tests.tools import HYPTRACE, run
@@ -133,6 +135,20 @@ def test_each_event_is_in_it_once(idle: Mount, tmp_path: Path) -> None:
     by_cpu = [sum(line.cpu == cpu for line in lines) for cpu in range(CPUS)]
     assert said == {cpu: (nr, 0) for cpu, nr in enumerate(by_cpu)}
     assert recorded.left() == ["trace.dat"]
+
+
+def test_few_events_a_time_do_not_take_a_page_each_time(idle: Mount, tmp_path: Path) -> None:
+    """And those before and after a pause that takes a time extend are as they were."""
+    recorded = Recorded(idle, tmp_path)
+    script = f"{emit(idle, 100)}; sleep 0.2; {emit(idle, 20)}"
+    recorded("-b", "64", "-e", "selftest", "--", "sh", "-c", script)
+    lines = recorded.lines()
+    ids = sorted(int(line.text.removeprefix("id=")) for line in lines)
+    assert ids == list(range(ids[0], ids[0] + 120))
+    times = [line.usec for line in lines]
+    assert times == sorted(times)
+    assert times[-1] - times[0] > 200_000
+    assert open_capture(recorded.dat).size <= CPUS * 2 * PAGE_SIZE
 
 
 @needs_trace_cmd

@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "pack.h"
 #include "perfetto.h"
 #include "ringbuf_c/layout.h"
 #include "text.h"
@@ -431,6 +432,129 @@ static void test_quantiles(void **state)
 	}
 }
 
+/* --- packing ------------------------------------------------------------------------------- */
+
+#define NR_PAGES 40U
+
+/* Pages with few events each, some behind long pauses, some with what was lost before. */
+static u32 make_few(u8 *pages, struct cpu_script *script)
+{
+	u32 nr = 1 + (u32)draw(NR_PAGES);
+
+	for (u8 *page = pages; page < pages + nr * RB_PAGE_SIZE; page += RB_PAGE_SIZE) {
+		do
+			make_page(page, script);
+		while (draw(8) && page[8] + 256 * page[9] > 400);
+		script->time += draw(10) ? draw(1000000) : draw(1ULL << 40);
+	}
+	return nr * RB_PAGE_SIZE;
+}
+
+static u32 pack_in_pieces(const u8 *pages, u32 size, u8 *packed)
+{
+	struct pack_cpu pack = { 0 };
+	u32 done = 0;
+
+	for (u32 at = 0; at < size;) {
+		u32 piece = (1 + (u32)draw((size - at) / RB_PAGE_SIZE)) * RB_PAGE_SIZE;
+
+		done -= pack.open ? RB_PAGE_SIZE : 0;
+		done += pack_pages(&pack, pages + at, piece, packed + done);
+		at += piece;
+	}
+	return done;
+}
+
+struct seen {
+	u64 nr, hash;
+};
+
+static void see(struct seen *seen, u64 value)
+{
+	seen->hash = (seen->hash ^ value) * 0x9e3779b97f4a7c15ULL;
+	seen->hash ^= seen->hash >> 29;
+}
+
+/* All events of a CPU, with times, losses and contents. */
+static struct seen see_all(const u8 *pages, u32 size)
+{
+	struct decode_cpu cpu = { 0 };
+	u32 heap[1];
+	struct decoder decoder = {
+		.cpus = &cpu, .nr_cpus = 1, .heap = heap, .event_of = event_by_id,
+		.needs = needs, .nr_events = NR_EVENTS,
+	};
+	struct seen seen = { 0 };
+	bool fed = false;
+
+	for (;;) {
+		u32 hungry = decode_next(&decoder, &batch);
+
+		for (u32 row = 0; row < batch.nr; row++) {
+			seen.nr++;
+			see(&seen, batch.time[row]);
+			see(&seen, batch.lost[row]);
+			for (u32 i = 0; i < batch.length[row]; i++)
+				see(&seen, batch.payload[row][i]);
+		}
+		if (!hungry && !batch.nr)
+			break;
+		if (hungry)
+			decode_feed(&cpu, fed ? NULL : pages, fed ? 0 : size);
+		fed |= hungry;
+	}
+	see(&seen, cpu.lost);
+	see(&seen, cpu.lost_events);
+	return seen;
+}
+
+static void pack_some(bool hostile, u64 *before, u64 *after)
+{
+	struct cpu_script script = { .time = 1000 };
+	u8 *pages = malloc((size_t)NR_PAGES * RB_PAGE_SIZE);
+	u8 *packed = malloc((size_t)(NR_PAGES + 1) * RB_PAGE_SIZE);
+	struct seen one, other;
+	u32 size, done;
+
+	assert_true(pages && packed);
+	size = make_few(pages, &script);
+	if (hostile)
+		spoil(pages, size);
+	done = pack_in_pieces(pages, size, packed);
+	assert_true(done <= size && done % RB_PAGE_SIZE == 0);
+	one = see_all(pages, size);
+	other = see_all(packed, done);
+	assert_int_equal(one.nr, other.nr);
+	assert_true(one.hash == other.hash);
+	*before += size;
+	*after += done;
+	free(pages);
+	free(packed);
+}
+
+static void test_packed_pages_have_the_same_events(void **state)
+{
+	u64 before = 0, after = 0;
+
+	(void)state;
+	for (u32 i = 1; i <= 1000; i++) {
+		seed = i * 0x9e3779b97f4a7c15ULL;
+		pack_some(false, &before, &after);
+	}
+	assert_true(after * 3 < before * 2);
+}
+
+static void test_noise_is_packed_or_kept(void **state)
+{
+	u64 before = 0, after = 0;
+
+	(void)state;
+	for (u32 i = 1; i <= 1000; i++) {
+		seed = i * 0x9e3779b97f4a7c15ULL;
+		pack_some(true, &before, &after);
+	}
+}
+
 /* --- text -------------------------------------------------------------------------------- */
 
 #define RECORD 16U
@@ -555,6 +679,8 @@ int main(void)
 		cmocka_unit_test(test_captures_are_merged),
 		cmocka_unit_test(test_noise_is_read_to_its_end),
 		cmocka_unit_test(test_quantiles),
+		cmocka_unit_test(test_packed_pages_have_the_same_events),
+		cmocka_unit_test(test_noise_is_packed_or_kept),
 		cmocka_unit_test(test_a_text_is_records),
 		cmocka_unit_test(test_text_that_is_spoilt),
 	};
