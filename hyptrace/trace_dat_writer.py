@@ -127,8 +127,10 @@ class TraceDatWriter:
             for cpu in range(cpus):
                 self._files.append(os.open(self.spool(cpu), flags, 0o640))
         except OSError:
-            self.abandon()
-            path.unlink()
+            self._close()
+            if not collected:
+                self._remove()
+                path.unlink()
             raise
 
     def spool(self, cpu: int) -> Path:
@@ -192,6 +194,9 @@ class TraceDatWriter:
     def abandon(self) -> None:
         """Remove what has been collected."""
         self._close()
+        self._remove()
+
+    def _remove(self) -> None:
         for cpu in range(len(self._files)):
             self.spool(cpu).unlink(missing_ok=True)
 

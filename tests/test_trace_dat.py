@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -307,6 +308,27 @@ def test_mutated_files_are_read_or_refused(
 def write_many(writer: TraceDatWriter, chunk: bytes, times: int) -> None:
     for _ in range(times):
         writer.write(0, chunk)
+
+
+def test_what_another_one_has_collected_is_kept_whatever_happens(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "trace.dat"
+    first = TraceDatWriter(path, 1)
+    first.write(0, _CPUS[0])
+
+    def refuse(*_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with pytest.raises(OSError, match="No space"):
+        TraceDatWriter(path, 1, collected=True)
+    monkeypatch.undo()
+    assert first.spool(0).read_bytes() == _CPUS[0]
+    second = TraceDatWriter(path, 1, collected=True)
+    assert second.sizes == [len(_CPUS[0])]
+    second.close(read_metadata(directory))
+    assert b"".join(open_capture(path).cpus[0].chunks()) == _CPUS[0]
 
 
 @pytest.mark.mount
