@@ -36,7 +36,7 @@ struct decode_cpu {
 	uint64_t lost;
 	uint64_t events;
 	uint64_t lost_events;
-	uint64_t losses;
+	uint64_t uncounted;
 	uint64_t broken_pages;
 	uint64_t odd_events;
 	...;
@@ -142,6 +142,23 @@ struct stay_bins {
 	uint64_t *ns;
 };
 
+struct stay_strip {
+	uint64_t origin;
+	uint32_t shift;
+	uint32_t nr_bins;
+	uint32_t nr_cpus;
+	uint32_t nr_kinds;
+	const uint8_t *kind_of;
+	const uint16_t *slot_of;
+	uint64_t *bin_of;
+	uint64_t *ns;
+	uint8_t *kinds;
+	uint16_t *shares;
+};
+
+void stays_strip(const struct stay_batch *stays, struct stay_strip *strip);
+void stays_strip_end(struct stay_strip *strip);
+
 void stays_next(const struct decode_batch *batch, const struct stay_rules *rules,
 		struct stay_cpu *cpus, struct stay_batch *stays);
 void stays_count(const struct stay_batch *stays, struct stay_stats *by_reason, uint64_t *by_cpu);
@@ -192,3 +209,63 @@ uint32_t pf_instants(const struct pf_trace *trace, const struct decode_batch *ba
 		uint8_t *out, uint32_t size);
 uint32_t pf_slices(const struct pf_trace *trace, const struct stay_batch *stays, uint32_t *row, uint8_t *out,
 	      uint32_t size);
+
+/* pack.h */
+struct pack_cpu {
+	bool open;
+	...;
+};
+
+uint32_t pack_pages(struct pack_cpu *cpu, const uint8_t *pages, uint32_t size, uint8_t *out);
+
+/* text.h */
+#define TEXT_LITERAL ...
+#define TEXT_SIGNED ...
+#define TEXT_UNSIGNED ...
+#define TEXT_HEX ...
+#define TEXT_SYMBOL ...
+
+struct text_symbol {
+	struct render_text text;
+	uint64_t value;
+};
+
+struct text_op {
+	uint8_t kind;
+	uint8_t size;
+	bool padded;
+	uint32_t offset;
+	struct render_text literal;
+	const struct text_symbol *symbols;
+	uint32_t nr_symbols;
+};
+
+struct text_pattern {
+	uint16_t id;
+	uint16_t event;
+	uint16_t length;
+	uint8_t index_size;
+	uint32_t index_offset;
+	uint64_t index;
+	const struct text_op *ops;
+	uint32_t nr_ops;
+};
+
+struct text_cpu {
+	uint64_t events;
+	uint64_t lost_events;
+	uint64_t uncounted;
+	uint64_t lost;
+};
+
+struct text_decoder {
+	const struct text_pattern *patterns;
+	uint32_t nr_patterns;
+	struct text_cpu *cpus;
+	uint32_t nr_cpus;
+	uint8_t *records;
+	uint32_t stride;
+	uint64_t odd;
+};
+
+uint64_t text_next(struct text_decoder *decoder, const char *text, uint64_t size, struct decode_batch *batch);

@@ -1,1 +1,3 @@
+#include "pack.h"
 #include "perfetto.h"
+#include "text.h"

@@ -1,20 +1,18 @@
-"""Captures in batches of events: columns, lines, stays and packets, made by C.
+"""Captures in batches of events: columns, lines, stays and packets, made by C; and their pages.
 
 The one module of hyptrace that touches ffi. What it gives out as bytes is a copy.
 """
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from itertools import accumulate
-from typing import Any
+from typing import Any, Literal
 
 from hypervisor_model import FieldInfo
 from hyptrace._decode import ffi, lib
-from hyptrace.capture import Capture
+from hyptrace.capture import PAGE_SIZE, Capture
 from hyptrace.formats import Described, needed
 from hyptracefs.events import Event
 from hyptracefs.ring_buffer import RenderTable
@@ -39,7 +37,7 @@ class CpuCount:
     cpu: int
     events: int
     lost: int  # those that somebody has counted
-    losses: int  # times that events were lost
+    uncounted: int  # times that events were lost, and nobody has counted them
     broken_pages: int  # whose rest was skipped
     odd_events: int  # of unknown id, or too short for their event
     lost_at_end: int  # those of `lost` that no event follows; -1: nobody has counted them
@@ -71,16 +69,6 @@ class Batch:
     def __len__(self) -> int:
         nr: int = self.c.nr
         return nr
-
-    def fill(self, columns: Mapping[str, array[int]], payloads: bytes) -> None:
-        """Set all rows; `payloads` back to back, of the lengths in the columns."""
-        self._payloads = ffi.from_buffer("uint8_t[]", payloads)
-        for name, column in columns.items():
-            ffi.memmove(self.arrays[name], column, len(column) * column.itemsize)
-        address = int(ffi.cast("uintptr_t", self._payloads))
-        places = array("Q", accumulate(columns["length"], initial=address))
-        ffi.memmove(self.arrays["payload"], places, 8 * (len(places) - 1))
-        self.c.nr = len(places) - 1
 
     def column(self, name: str) -> bytes:
         """A column of struct decode_batch, of all rows."""
@@ -230,10 +218,160 @@ class Decoder:
         """What each CPU had, so far."""
         return [
             CpuCount(
-                cpu.nr, cpu.events, cpu.lost_events, cpu.losses, cpu.broken_pages, cpu.odd_events,
-                -1 if cpu.lost == _LOST_UNKNOWN else cpu.lost,
+                cpu.nr, cpu.events, cpu.lost_events, cpu.uncounted, cpu.broken_pages,
+                cpu.odd_events, -1 if cpu.lost == _LOST_UNKNOWN else cpu.lost,
             )
             for cpu in self._cpus[0 : len(self._chunks)]
+        ]  # fmt: skip
+
+
+# --- pages -----------------------------------------------------------------------------------
+
+
+class PagePacker:
+    """Makes pages of one CPU fewer, each as it comes: see src/pack.h."""
+
+    def __init__(self) -> None:
+        self._c = ffi.new("struct pack_cpu *")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether what pack() gives begins with what shall replace the last page before."""
+        is_open: bool = self._c.open
+        return is_open
+
+    def pack(self, pages: memoryview) -> bytearray:
+        """What `pages` become."""
+        out = bytearray(len(pages) + PAGE_SIZE)
+        size = lib.pack_pages(
+            self._c,
+            ffi.from_buffer("uint8_t[]", pages),
+            len(pages),
+            ffi.from_buffer("uint8_t[]", out),
+        )
+        del out[size:]
+        return out
+
+
+# --- text ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TextField:
+    """A field of a record, as a line says it; `symbols`: values by what is said for them."""
+
+    field: FieldInfo
+    base: Literal["signed", "unsigned", "hex", "symbol"]
+    padded: bool = False
+    symbols: Sequence[tuple[str, int]] = ()
+
+
+@dataclass(frozen=True)
+class TextPattern:
+    """What a line says of an event, and how long its records are.
+
+    `index`: a field that no line says but by which of the event's patterns it is, and its value.
+    """
+
+    event: Event
+    ops: Sequence[str | TextField]
+    length: int
+    index: tuple[FieldInfo, int] | None = None
+
+
+_TEXT_KINDS = {
+    "signed": lib.TEXT_SIGNED,
+    "unsigned": lib.TEXT_UNSIGNED,
+    "hex": lib.TEXT_HEX,
+    "symbol": lib.TEXT_SYMBOL,
+}
+
+
+class TextParser:
+    """Makes lines events again. `patterns` are of `events`; CPUs are below `nr_cpus`."""
+
+    def __init__(
+        self, events: Sequence[Described], patterns: Sequence[TextPattern], nr_cpus: int
+    ) -> None:
+        self._alive: list[Any] = []
+        self.batch = Batch(len(events))
+        self._indices = {each.event.id: index for index, each in enumerate(events)}
+        stride = max((pattern.length for pattern in patterns), default=0)
+        self._cpus = self._new("struct text_cpu[]", nr_cpus)
+        self._c = self._new(
+            "struct text_decoder *",
+            {
+                "patterns": self._new("struct text_pattern[]", [*map(self._pattern, patterns)]),
+                "nr_patterns": len(patterns),
+                "cpus": self._cpus,
+                "nr_cpus": nr_cpus,
+                "records": self._new("uint8_t[]", self.batch.capacity * stride),
+                "stride": stride,
+            },
+        )
+
+    def _new(self, ctype: str, init: object) -> Any:
+        made = ffi.new(ctype, init)
+        self._alive.append(made)
+        return made
+
+    def _text(self, text: str) -> tuple[Any, int]:
+        data = text.encode()
+        return self._new("char[]", data), len(data)
+
+    def _op(self, op: str | TextField) -> dict[str, Any]:
+        if isinstance(op, str):
+            return {"kind": lib.TEXT_LITERAL, "literal": self._text(op)}
+        symbols = [(self._text(text), value) for text, value in op.symbols]
+        return {
+            "kind": _TEXT_KINDS[op.base],
+            "size": op.field.size,
+            "padded": op.padded,
+            "offset": op.field.offset,
+            "symbols": self._new("struct text_symbol[]", symbols),
+            "nr_symbols": len(symbols),
+        }
+
+    def _pattern(self, pattern: TextPattern) -> dict[str, Any]:
+        own = {
+            "id": pattern.event.id,
+            "event": self._indices[pattern.event.id],
+            "length": pattern.length,
+            "ops": self._new("struct text_op[]", [*map(self._op, pattern.ops)]),
+            "nr_ops": len(pattern.ops),
+        }
+        if pattern.index is None:
+            return own
+        field, value = pattern.index
+        return {**own, "index_size": field.size, "index_offset": field.offset, "index": value}
+
+    def take(self, text: bytes, at: int) -> int:
+        """Append what the lines of `text` from `at` on say; gives where it has not been used.
+
+        That is behind the last newline, or where the batch is full: then call clear().
+        """
+        used: int = lib.text_next(self._c, ffi.from_buffer(text) + at, len(text) - at, self.batch.c)
+        return at + used
+
+    def clear(self) -> None:
+        """Begin the next batch."""
+        self.batch.c.nr = 0
+
+    @property
+    def odd(self) -> int:
+        """How many lines say nothing that is known."""
+        odd: int = self._c.odd
+        return odd
+
+    def counts(self) -> list[CpuCount]:
+        """What each CPU had, so far; those that had anything."""
+        return [
+            CpuCount(
+                nr, cpu.events, cpu.lost_events, cpu.uncounted, 0, 0,
+                -1 if cpu.lost == _LOST_UNKNOWN else cpu.lost,
+            )
+            for nr, cpu in enumerate(self._cpus)
+            if cpu.events or cpu.lost
         ]  # fmt: skip
 
 
@@ -462,11 +600,29 @@ class Bins:
     ns: memoryview  # of u64: [cpu][kind][bin]
 
 
+@dataclass(frozen=True)
+class Strip:
+    """Time in more bins: of each CPU and bin what most of it went to, and how much went in all."""
+
+    width: int  # ns
+    nr: int
+    kinds: memoryview  # of u8: [cpu][bin]
+    shares: memoryview  # of u16, 65535 is all of the bin: [cpu][bin]
+
+
 class Timeline:
-    """Stays in bins, of `kinds`: of each reason, which one; the last is that in a guest."""
+    """Stays in bins, of `kinds`: of each reason, which one; the last is that in a guest.
+
+    `nr_bins` with all kinds of each, `nr_fine` with one; both powers of two, of each CPU.
+    """
 
     def __init__(
-        self, cpus: Sequence[int], max_cpu: int, kind_of: Sequence[int], nr_bins: int
+        self,
+        cpus: Sequence[int],
+        max_cpu: int,
+        kind_of: Sequence[int],
+        nr_bins: int,
+        nr_fine: int,
     ) -> None:
         self._kind_of = ffi.new("uint8_t[]", [*kind_of])
         slots = [0] * (max_cpu + 1)
@@ -487,14 +643,41 @@ class Timeline:
                 "ns": self._ns,
             },
         )
+        rows = max(len(cpus), 1)
+        self._fine = {
+            "bin_of": ffi.new("uint64_t[]", rows),
+            "ns": ffi.new("uint64_t[]", rows * self.nr_kinds),
+            "kinds": ffi.new("uint8_t[]", rows * nr_fine),
+            "shares": ffi.new("uint16_t[]", rows * nr_fine),
+        }
+        self._c_strip = ffi.new(
+            "struct stay_strip *",
+            {
+                "shift": 6,
+                "nr_bins": nr_fine,
+                "nr_cpus": len(cpus),
+                "nr_kinds": self.nr_kinds,
+                "kind_of": self._kind_of,
+                "slot_of": self._slot_of,
+                **self._fine,
+            },
+        )
         self._begun = False
 
     def add(self, batch: Batch, stays: Stays) -> None:
         """Those of `batch`."""
         if not self._begun:
             self._begun = True
-            self._c.origin = batch.arrays["time"][0]
+            self._c.origin = self._c_strip.origin = batch.arrays["time"][0]
         lib.stays_bin(stays.c, self._c)
+        lib.stays_strip(stays.c, self._c_strip)
+
+    def strip(self) -> Strip:
+        """What there is so far, in the many bins."""
+        lib.stays_strip_end(self._c_strip)
+        kinds, shares = (memoryview(ffi.buffer(self._fine[name])) for name in ("kinds", "shares"))
+        of = self._c_strip
+        return Strip(1 << of.shift, of.nr_bins, kinds, shares.cast("B").cast("H"))
 
     def bins(self) -> Bins:
         """What there is so far."""

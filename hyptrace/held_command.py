@@ -5,6 +5,7 @@ To start a process takes longer than a small buffer lasts.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Sequence
@@ -54,7 +55,12 @@ class HeldCommand:
 
     def go(self) -> None:
         """Run."""
-        os.write(self._gate, b"!")
+        with contextlib.suppress(BrokenPipeError):  # a signal has ended it
+            os.write(self._gate, b"!")
+        self._close_gate()
+
+    def disown(self) -> None:
+        """In a child of ours: it waits for our word, and nobody else's."""
         self._close_gate()
 
     def abandon(self) -> None:

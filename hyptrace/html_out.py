@@ -14,29 +14,29 @@ from collections.abc import Sequence
 from typing import Any
 
 from hyptrace.capture import Capture
-from hyptrace.decoder import GUEST, REASONS, Batch, CpuCount, Timeline
+from hyptrace.decoder import GUEST, REASONS, Batch, Bins, CpuCount, Strip, Timeline
 from hyptrace.output import OutFile
 from hyptrace.reasons import named_reasons
-from hyptrace.statistics import StatisticsSink, lost_text
+from hyptrace.statistics import StatisticsSink
 from hyptrace.text_input import TextCapture
 
+# What bounds the page: in base64, 4 bytes for 3.
 _MAX_BINS = 4096  # of a CPU
-_MAX_CPU_BINS = 1 << 18  # of all CPUs
+_MAX_SHARES = 1 << 20  # of all CPUs and kinds, 2 bytes each
+_MAX_FINE_BINS = 1 << 20  # of all CPUs, 3 bytes each
 _MAX_STAYS = 50_000  # that are shown one by one
 _MAX_KINDS = 64  # reasons that have a colour of their own
 _FULL = 65535  # a bin that is spent in one place
 _GUEST, _OTHER = "guest", "other"
 
 
-def _base64(data: bytes) -> str:
+def _base64(data: bytes | memoryview) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
-def _bins_for(nr_cpus: int) -> int:
-    bins = _MAX_BINS
-    while bins * nr_cpus > _MAX_CPU_BINS and bins > 64:  # noqa: PLR2004
-        bins //= 2
-    return bins
+def _power_of_two(most: int) -> int:
+    """The largest one that is not above `most`."""
+    return 1 << max(most.bit_length() - 1, 4)
 
 
 class HtmlSink:
@@ -53,8 +53,13 @@ class HtmlSink:
             if isinstance(capture, TextCapture)
             else [cpu.cpu for cpu in capture.cpus]
         )
+        nr_cpus = max(len(self._cpus), 1)
         self._timeline = Timeline(
-            self._cpus, capture.max_cpu, self._kind_of, _bins_for(len(self._cpus))
+            self._cpus,
+            capture.max_cpu,
+            self._kind_of,
+            _power_of_two(min(_MAX_BINS, _MAX_SHARES // nr_cpus // len(self._kinds))),
+            _power_of_two(_MAX_FINE_BINS // nr_cpus),
         )
         self._stays: dict[str, array[int]] | None = {
             "start": array("Q"), "duration": array("Q"), "cpu": array("H"), "kind": array("B"),
@@ -78,10 +83,26 @@ class HtmlSink:
         if len(self._stays["start"]) > _MAX_STAYS:
             self._stays = None
 
+    def _used(self, of: Bins | Strip) -> int:
+        """How many of the bins there is time in."""
+        return max(1, min(self._statistics.duration // of.width + 1, of.nr))
+
+    def _fine(self) -> dict[str, Any] | None:
+        """The many bins, where there is not each stay."""
+        if self._stays is not None:
+            return None
+        strip = self._timeline.strip()
+        used = self._used(strip)
+        kinds, shares = {}, {}
+        for slot, cpu in enumerate(self._cpus):
+            at = slice(slot * strip.nr, slot * strip.nr + used)
+            kinds[cpu] = _base64(strip.kinds[at])
+            shares[cpu] = _base64(strip.shares[at].cast("B"))
+        return {"width": strip.width, "nr": used, "kinds": kinds, "shares": shares}
+
     def _bins(self) -> dict[str, Any]:
         bins = self._timeline.bins()
-        used = min((self._statistics.last - bins.origin) // bins.width + 1, bins.nr)
-        used = max(used, 1)
+        used = self._used(bins)
         shares = {}
         nr_kinds = self._timeline.nr_kinds
         for slot, cpu in enumerate(self._cpus):
@@ -110,7 +131,7 @@ class HtmlSink:
             "kinds": self._kinds,
             "cpus": [
                 {"cpu": each.count.cpu, "events": each.count.events, "busy": each.busy,
-                 "lost": lost_text(each.count), "share": each.share}
+                 "lost": each.lost, "share": each.share}
                 for each in of.cpus
             ],
             "events": of.by_event,
@@ -121,6 +142,7 @@ class HtmlSink:
                 for each in of.by_reason
             ],
             "bins": self._bins(),
+            "fine": self._fine(),
             "stays": self._exact(),
             "notes": self._capture.notes,
         }  # fmt: skip

@@ -5,16 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import select
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import click
 
+from hyptrace.apart import Apart, HangsError, Inside, Pulse, answer
 from hyptrace.capture import Metadata, read_metadata
 from hyptrace.held_command import CANNOT_RUN, NOT_FOUND
 from hyptrace.mount import find_mount, mount_option
@@ -24,8 +25,11 @@ from hyptrace.trace_dat_writer import TraceDatWriter
 from hyptrace.tracing import CpuCounters, Tracing, matching, parse_cpus, parse_stats
 
 _FAILED = 1
-_DEAD = (errno.ENOTCONN, errno.ECONNABORTED)
+_DEAD = (errno.ENOTCONN, errno.ECONNABORTED, errno.ENOENT)  # ENOENT: unmounted, too
 
+# What the process that records says: its files are there; COMMAND may run; how far it is; and what
+# is wrong beside what has failed.
+_COLLECTING, _RECORDING, _PROGRESS, _WARNING = "collecting", "recording", "progress", "warning"
 _PROGRESS_S = 1.0
 _FILES_PER_CPU = 2  # its pipe, and what its pages are collected in
 _OTHER_FILES = 64
@@ -62,13 +66,14 @@ def _say(text: str) -> None:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to record, and into what."""
+    """What to record, and what is known of it before."""
 
     tracing: Tracing
-    out: Path
     events: Sequence[str]
     cpus: Sequence[int]
+    nr_cpus: int  # of the mount, as their numbers go
     size_kb: int | None
+    metadata: Metadata
 
 
 def _events(tracing: Tracing, patterns: Sequence[str]) -> list[str]:
@@ -119,54 +124,57 @@ def _cannot_run(command: Sequence[str]) -> int:
 # --- what is changed, and put back --------------------------------------------------------------
 
 
-def _restore(steps: Sequence[tuple[str, Callable[[], None]]]) -> bool:
-    """Take all `steps`, also after one that fails; whether none has. Says which."""
-    failed = []
-    for what, step in steps:
-        try:
-            step()
-        except OSError as error:
-            if error.errno not in _DEAD:  # where there is nothing to put back
-                failed.append((what, error))
-    if failed:
-        whats = ", ".join(what for what, _ in failed)
-        _say(f"not put back: {whats}: {failed[0][1].strerror}")
-    return not failed
-
-
-@contextmanager
-def _restored(tracing: Tracing) -> Iterator[list[bool]]:
-    """Puts back size, events and tracing_on; whether that went well is in the list afterwards."""
-    enabled, size_kb, on = tracing.enabled(), tracing.size_kb, tracing.on
-    went_well: list[bool] = []
-    try:
-        yield went_well
-    finally:
-        steps = [
-            ("tracing_on", lambda: tracing.trace(on=False)),
-            ("trace", tracing.forget),
-            ("buffer_size_kb", lambda: _resize(tracing, size_kb)),
-            ("events", lambda: tracing.enable(enabled)),
-            ("tracing_on", lambda: tracing.trace(on=on)),
-        ]
-        went_well.append(_restore(steps))
-
-
 def _resize(tracing: Tracing, size_kb: int) -> None:
     if tracing.size_kb != size_kb:
         tracing.set_size(size_kb)
 
 
-def _set_up(plan: Plan) -> None:
+class _Before:
+    """Size, events and tracing_on, as they were."""
+
+    def __init__(self, tracing: Tracing, pulse: Pulse) -> None:
+        self._tracing, self._pulse = tracing, pulse
+        with pulse:
+            self._enabled, self._size_kb, self._on = tracing.enabled(), tracing.size_kb, tracing.on
+
+    def put_back(self) -> str:
+        """Take all steps, also after one that fails. Says which have failed; empty: none."""
+        tracing = self._tracing
+        steps = [
+            ("tracing_on", lambda: tracing.trace(on=False)),
+            ("trace", tracing.forget),
+            ("buffer_size_kb", lambda: _resize(tracing, self._size_kb)),
+            ("events", lambda: tracing.enable(self._enabled)),
+            ("tracing_on", lambda: tracing.trace(on=self._on)),
+        ]
+        failed = [(what, why) for what, step in steps if (why := self._take(step))]
+        whats = ", ".join(what for what, _ in failed)
+        return f"not put back: {whats}: {failed[0][1]}" if failed else ""
+
+    def _take(self, step: Callable[[], None]) -> str:
+        """Why it has failed."""
+        try:
+            with self._pulse:
+                step()
+        except OSError as error:
+            # Where there is no mount there is nothing to put back.
+            return "" if error.errno in _DEAD else error.strerror or str(error)
+        return ""
+
+
+def _set_up(plan: Plan, pulse: Pulse) -> None:
     tracing = plan.tracing
-    tracing.trace(on=False)
-    tracing.forget()
+    with pulse:
+        tracing.trace(on=False)
+        tracing.forget()
     if plan.size_kb is not None:
         try:
-            _resize(tracing, plan.size_kb)
+            with pulse:
+                _resize(tracing, plan.size_kb)
         except OSError as error:
             raise click.ClickException(_why_not_resized(plan, error)) from None
-    tracing.enable(plan.events)
+    with pulse:
+        tracing.enable(plan.events)
 
 
 def _why_not_resized(plan: Plan, error: OSError) -> str:
@@ -189,34 +197,39 @@ def _enough_files(cpus: int) -> None:
 class _Counts:
     """What the CPUs have counted since this was made."""
 
-    def __init__(self, tracing: Tracing, cpus: Sequence[int]) -> None:
-        self._tracing = tracing
-        self._before = {cpu: tracing.stats(cpu) for cpu in cpus}
-        self.now = self._before
+    def __init__(self, tracing: Tracing, cpus: Sequence[int], pulse: Pulse) -> None:
+        self._tracing, self._cpus, self._pulse = tracing, cpus, pulse
+        self._before = self._now = {cpu: parse_stats(text) for cpu, text in self._ask()}
         self.texts: dict[int, str] = {}
+
+    def _ask(self) -> Iterator[tuple[int, str]]:
+        for cpu in self._cpus:
+            with self._pulse:
+                text = self._tracing.read(f"per_cpu/cpu{cpu}/stats")
+            yield cpu, text
 
     def look(self) -> None:
         """Ask them."""
-        self.texts = {cpu: self._tracing.read(f"per_cpu/cpu{cpu}/stats") for cpu in self._before}
-        self.now = {cpu: parse_stats(text) for cpu, text in self.texts.items()}
+        self.texts = dict(self._ask())
+        self._now = {cpu: parse_stats(text) for cpu, text in self.texts.items()}
 
     def since(self, count: Callable[[CpuCounters], int]) -> dict[int, int]:
         """By CPU, by how much something has grown."""
-        return {cpu: count(self.now[cpu]) - count(self._before[cpu]) for cpu in self.now}
+        return {cpu: count(self._now[cpu]) - count(self._before[cpu]) for cpu in self._now}
 
 
 class _Progress:
-    """A line on stderr, when that is a terminal."""
+    """Says how far it is, if somebody sees it."""
 
-    def __init__(self, counts: _Counts, recorder: Recorder) -> None:
-        self._counts, self._recorder = counts, recorder
+    def __init__(self, counts: _Counts, recorder: Recorder, inside: Inside, *, seen: bool) -> None:
+        self._counts, self._recorder, self._inside = counts, recorder, inside
         self._began = time.monotonic()
         self._due = self._began
-        self._shown = sys.stderr.isatty()
+        self._seen = seen
 
     def tick(self) -> float | None:
-        """Show it if it is time to; seconds until it is again."""
-        if not self._shown:
+        """Say it if it is time to; seconds until it is again."""
+        if not self._seen:
             return None
         now = time.monotonic()
         if now < self._due:
@@ -225,23 +238,18 @@ class _Progress:
             self._counts.look()
         except OSError as error:
             raise MountDiedError(error.errno, error.strerror) from None
-        click.echo(f"\r{self._line(now)}\033[K", err=True, nl=False)
+        self._inside.say(_PROGRESS, self._line(now))
         # Of many CPUs it takes long to ask: that is time in which nothing is recorded.
-        self._due = time.monotonic() + max(_PROGRESS_S, 20 * (time.monotonic() - now))
-        return self._due - time.monotonic()
+        after = max(_PROGRESS_S, 20 * (time.monotonic() - now))
+        self._due = time.monotonic() + after
+        return after
 
     def _line(self, now: float) -> str:
         events = sum(self._counts.since(lambda each: each.read).values())
         lost = self._counts.since(lambda each: each.lost)
         losers = " ".join(f"cpu{cpu}:{nr}" for cpu, nr in lost.items() if nr) or "none"
-        seconds, megabytes = now - self._began, self._recorder.bytes / 1e6
-        line = f"{seconds:.0f} s  {events} events  {megabytes:.1f} MB  lost {losers}"
-        return line[: shutil.get_terminal_size().columns - 1]
-
-    def end(self) -> None:
-        """Nothing of it stays."""
-        if self._shown:
-            click.echo("\r\033[K", err=True, nl=False)
+        seconds, megabytes = now - self._began, self._recorder.kept / 1e6
+        return f"{seconds:.0f} s  {events} events  {megabytes:.1f} MB  lost {losers}"
 
 
 def _summary(counts: _Counts) -> Iterator[str]:
@@ -252,89 +260,191 @@ def _summary(counts: _Counts) -> Iterator[str]:
         yield f"CPU {cpu}: {events} events, {overrun[cpu]} lost{refused}\n"
 
 
-# --- recording ----------------------------------------------------------------------------------
+# --- recording, in a process of its own ---------------------------------------------------------
+
+
+@dataclass
+class Outcome:
+    """What became of a recording: what has been read is there whatever became of the rest."""
+
+    failed: str = ""  # what went wrong
+    summary: str = ""
+    stats: dict[int, str] = field(default_factory=dict)
+    not_put_back: str = ""
 
 
 class _Session:
-    """A recording under way: what has been read is in the file whatever becomes of the rest."""
+    """A recording under way."""
 
-    def __init__(self, plan: Plan, writer: TraceDatWriter, metadata: Metadata) -> None:
-        self.failed = ""
-        self._plan, self._writer, self._metadata = plan, writer, metadata
-        self._recorder = Recorder(plan.tracing, plan.cpus, writer)
-        self._counts = _Counts(plan.tracing, plan.cpus)
-        self._progress = _Progress(self._counts, self._recorder)
-
-    def run(self, ending: Ending) -> None:
-        """Record, to the end. What goes wrong on the way is in `failed`."""
+    def __init__(self, plan: Plan, out: Path, inside: Inside, *, seen: bool) -> None:
+        self._plan, self._out, self._inside = plan, out, inside
         try:
-            self._plan.tracing.trace(on=True)
-            ending.go()
-            self._recorder.run(ending, self._progress.tick)
-            self._plan.tracing.trace(on=False)
-            self._recorder.drain()
-            self._counts.look()
-        except MountDiedError as error:
-            self.failed = f"{self._plan.tracing.path}: the mount has died: {error.strerror}"
+            writer = TraceDatWriter(out, plan.nr_cpus)
         except OSError as error:
-            self.failed = f"{error.filename or self._plan.out}: {error.strerror}"
+            raise OSError(error.errno, error.strerror, str(out)) from None
+        inside.say(_COLLECTING)
+        self._recorder = Recorder(plan.tracing, plan.cpus, writer, inside.pulse)
+        self._counts = _Counts(plan.tracing, plan.cpus, inside.pulse)
+        self._progress = _Progress(self._counts, self._recorder, inside, seen=seen)
+
+    def _trace(self, *, on: bool) -> None:
+        with self._inside.pulse:
+            self._plan.tracing.trace(on=on)
+
+    def _run(self) -> None:
+        self._trace(on=True)
+        self._inside.say(_RECORDING)
+        self._recorder.run(self._inside.stop, self._progress.tick)
+        self._trace(on=False)
+        self._recorder.drain()
+        self._counts.look()
+
+    def _failure(self) -> str:
+        """Record, to the end. What went wrong."""
+        try:
+            self._run()
+        except MountDiedError as error:
+            return f"{self._plan.tracing.path}: the mount has died: {error.strerror}"
+        except OSError as error:
+            return f"{error.filename or self._out}: {error.strerror}"
         finally:
             self._recorder.close()
-            self._progress.end()
+        return ""
 
-    def save(self) -> None:
-        """Write the file. Raises OSError that says how much of it has fitted.
-
-        ClickException when there is nothing to keep of what has failed.
-        """
-        if self.failed and not self._recorder.bytes:
-            self._writer.abandon()
-            self._plan.out.unlink(missing_ok=True)
-            raise click.ClickException(self.failed)
-        texts = {**self._metadata.stats, **self._counts.texts}
-        self._writer.close(replace(self._metadata, stats=texts))
-
-    def say(self) -> None:
-        """What there was, and what went wrong."""
-        if self._counts.texts and not self.failed:
-            click.echo("".join(_summary(self._counts)), err=True, nl=False)
-        if self.failed:
-            kept = self._recorder.bytes
-            _say(f"{self.failed}; the {kept} bytes of pages before are in {self._plan.out}")
+    def outcome(self) -> Outcome:
+        """Record, to the end."""
+        failed = self._failure()
+        return Outcome(failed, "".join(_summary(self._counts)), self._counts.texts)
 
 
-def _record(plan: Plan, command: Sequence[str]) -> int:
+def _session(plan: Plan, out: Path, inside: Inside, *, seen: bool) -> Outcome:
+    """All that a recording does with the mount. Raises OSError, ClickException: before any page."""
+    before = _Before(plan.tracing, inside.pulse)
+    try:
+        _set_up(plan, inside.pulse)
+        outcome = _Session(plan, out, inside, seen=seen).outcome()
+    except BaseException:
+        if why := before.put_back():
+            inside.say(_WARNING, why)
+        raise
+    outcome.not_put_back = before.put_back()
+    return outcome
+
+
+# --- and who waits for it -----------------------------------------------------------------------
+
+
+class _Watch:
+    """Waits for a recording, and for what ends it: nothing here touches the mount."""
+
+    def __init__(self, apart: Apart, ending: Ending, *, seen: bool) -> None:
+        self._apart, self._ending, self._seen = apart, ending, seen
+        self.collecting = self._recording = False
+        self._outcome: Outcome | None = None
+        self._poll = select.poll()
+        self._poll.register(apart, select.POLLIN)
+        self._poll.register(ending.wake, select.POLLIN)
+
+    def _hear(self) -> None:
+        what, value = self._apart.hear()
+        if what == _COLLECTING:
+            self.collecting = True
+        elif what == _RECORDING:
+            self._recording = True
+            self._ending.go()
+        elif what == _PROGRESS:
+            line = value[: shutil.get_terminal_size().columns - 1]
+            click.echo(f"\r{line}\033[K", err=True, nl=False)
+        elif what == _WARNING:
+            _say(value)
+        else:
+            self._outcome = value
+
+    def _follow(self) -> Outcome:
+        while self._outcome is None:
+            self._ending.look()
+            if self._ending.due:
+                self._apart.stop()
+            # While it records it may wait for ever: for events.
+            checked = self._apart.stopped or not self._recording
+            if self._apart.fileno() in self._apart.wait(self._poll, checked=checked):
+                self._hear()
+        return self._outcome
+
+    def outcome(self, path: Path) -> Outcome:
+        """Of the recording of the mount at `path`, at its end. Raises what that raises."""
+        try:
+            return self._follow()
+        except HangsError as error:
+            return Outcome(f"{path}: {error}, and is left as it is")
+        except EOFError:
+            return Outcome(f"{path}: who recorded was killed, and the mount is left as it is")
+        finally:
+            if self._seen:
+                click.echo("\r\033[K", err=True, nl=False)  # nothing of it stays
+
+
+def _save(plan: Plan, out: Path, outcome: Outcome) -> int:
+    """Write the file. Gives the bytes of pages in it.
+
+    Raises OSError that says how much of it has fitted, ClickException when there is nothing to
+    keep of what has failed.
+    """
+    writer = TraceDatWriter(out, plan.nr_cpus, collected=True)
+    kept = sum(writer.sizes)
+    if outcome.failed and not kept:
+        writer.abandon()
+        out.unlink(missing_ok=True)
+        raise click.ClickException(outcome.failed)
+    stats = {**plan.metadata.stats, **outcome.stats}
+    writer.close(replace(plan.metadata, stats=stats))
+    return kept
+
+
+def _tell(out: Path, outcome: Outcome, kept: int) -> None:
+    """What there was, and what went wrong."""
+    if outcome.not_put_back:
+        _say(outcome.not_put_back)
+    if outcome.failed:
+        _say(f"{outcome.failed}; the {kept} bytes of pages before are in {out}")
+    else:
+        click.echo(outcome.summary, err=True, nl=False)
+
+
+def _begin(plan: Plan, out: Path, ending: Ending, *, seen: bool) -> Apart:
+    def work(inside: Inside) -> Outcome:
+        ending.disown()
+        return _session(plan, out, inside, seen=seen)
+
+    return Apart(work)
+
+
+def _record(plan: Plan, out: Path, command: Sequence[str]) -> int:
     """Exit status."""
-    metadata = read_metadata(plan.tracing.path, uname=" ".join(_uname()))
     _enough_files(len(plan.cpus))
+    seen = sys.stderr.isatty()
     with ending_of(command) as ending:
-        with _restored(plan.tracing) as went_well:
-            _set_up(plan)
-            session = _begin(plan, metadata)
-            session.run(ending)
-        session.save()
-        session.say()
-        status = ending.status()
-        failed = bool(session.failed) or not all(went_well)
-        return status or (_FAILED if failed else 0)
+        apart = _begin(plan, out, ending, seen=seen)
+        watch = _Watch(apart, ending, seen=seen)
+        try:
+            outcome = watch.outcome(plan.tracing.path)
+        except BaseException:
+            if watch.collecting:
+                TraceDatWriter(out, plan.nr_cpus).abandon()
+                out.unlink(missing_ok=True)
+            raise
+        finally:
+            apart.end()
+        if not watch.collecting:
+            raise click.ClickException(outcome.failed)
+        _tell(out, outcome, _save(plan, out, outcome))
+        failed = bool(outcome.failed or outcome.not_put_back)
+        return ending.status() or (_FAILED if failed else 0)
 
 
 def _uname() -> tuple[str, str, str, str]:
     names = os.uname()
     return names.sysname, names.nodename, names.release, names.machine
-
-
-def _begin(plan: Plan, metadata: Metadata) -> _Session:
-    try:
-        writer = TraceDatWriter(plan.out, max(plan.tracing.cpus()) + 1)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(plan.out)) from None
-    try:
-        return _Session(plan, writer, metadata)
-    except OSError:
-        writer.abandon()
-        plan.out.unlink(missing_ok=True)
-        raise
 
 
 @click.command(
@@ -377,10 +487,24 @@ def command(  # noqa: PLR0913 (one per option)
 
     At the end each CPU says how many events it had, and how many were lost: overwritten before
     they could be read. -b helps against that.
+
+    A mount that dies, or that does not answer for 5 s when it starts or ends, is given up and
+    left as it is; what was captured is in the file.
     """
     if status := _cannot_run(command):
         return status
-    tracing = Tracing(find_mount(mount))
-    plan = Plan(tracing, out, _events(tracing, events), _cpus(tracing, cpu), size_kb)
+
+    def plan(pulse: Pulse) -> Plan:
+        with pulse:
+            tracing = Tracing(find_mount(mount))
+        with pulse:
+            wanted, cpus = _events(tracing, events), _cpus(tracing, cpu)
+        with pulse:
+            nr_cpus = max(tracing.cpus()) + 1
+        with pulse:
+            metadata = read_metadata(tracing.path, uname=" ".join(_uname()))
+        return Plan(tracing, wanted, cpus, nr_cpus, size_kb, metadata)
+
+    planned = answer(plan)
     _ask_for(out, force=force)
-    return _record(plan, command)
+    return _record(planned, out, command)

@@ -12,8 +12,10 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 
+from hyptrace.apart import Pulse
 from hyptrace.held_command import SIGNALLED, HeldCommand
 from hyptrace.trace_dat_writer import TraceDatWriter
 from hyptrace.tracing import Tracing
@@ -25,6 +27,8 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # buffer, nothing is lost, and pages that are fuller make a smaller file.
 _FASTEST = 100e6
 _LINGER_S = 0.02  # the longest
+# Pages that are read more at a time are full, or nearly.
+_FEW_BYTES = 64 << 10
 _READABLE = select.POLLIN | select.POLLERR | select.POLLHUP
 
 
@@ -36,12 +40,13 @@ class Ending:
     """When to stop: when the command has ended, or at a signal if there is none.
 
     Signals are passed on to the command, which ends when it wants; a second one does not wait
-    for it. `wake` is readable once a signal has come, or a process has ended.
+    for it. `wake` is readable once a signal has come, or a process has ended: look() then.
     """
 
     def __init__(self, command: HeldCommand | None, wake: int) -> None:
         self._command, self.wake = command, wake
         self._signals: list[int] = []
+        self._passed_on = 0
 
     def go(self) -> None:
         """Let the command run."""
@@ -56,11 +61,25 @@ class Ending:
         return self._command.poll() is not None or len(self._signals) > 1
 
     def take(self, number: int, frame: FrameType | None = None) -> None:  # noqa: ARG002
-        """A signal has come."""
+        """A signal has come: the handler, which may interrupt anything, a wait(2) as well."""
         self._signals.append(number)
+
+    def look(self) -> None:
+        """Pass on the signals that have come, and sleep again until there is something new."""
+        _empty(self.wake)
+        while self._passed_on < len(self._signals):
+            self._pass_on(self._signals[self._passed_on])
+            self._passed_on += 1
+
+    def _pass_on(self, number: int) -> None:
         # A terminal has sent ^C to the command as well.
         if self._command is not None and not (number == signal.SIGINT and _in_foreground()):
             self._command.send_signal(number)
+
+    def disown(self) -> None:
+        """In a child of ours: none of this is its business."""
+        if self._command is not None:
+            self._command.disown()
 
     def status(self) -> int:
         """Exit status: that of the command, once it has ended, or we no longer wait for it."""
@@ -68,9 +87,10 @@ class Ending:
             return 0
         poll = select.poll()
         poll.register(self.wake, select.POLLIN)
+        self.look()
         while not self.due:
             poll.poll()
-            _empty(self.wake)
+            self.look()
         status = self._command.poll()
         return SIGNALLED + self._signals[-1] if status is None else status
 
@@ -104,21 +124,30 @@ def ending_of(command: Sequence[str]) -> Iterator[Ending]:
         os.close(woken)
 
 
-class Recorder:
-    """The open pipes of `cpus`, and where their pages go."""
+def _open(pipe: Path) -> int:
+    return os.open(pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
 
-    def __init__(self, tracing: Tracing, cpus: Sequence[int], writer: TraceDatWriter) -> None:
-        self.bytes = 0
-        size = tracing.size_kb * 1024
+
+class Recorder:
+    """The open pipes of `cpus`, and where their pages go. `pulse`: of each call of the mount."""
+
+    def __init__(
+        self, tracing: Tracing, cpus: Sequence[int], writer: TraceDatWriter, pulse: Pulse
+    ) -> None:
+        self.bytes = 0  # that were read
+        self.kept = 0  # of these, in the file: pages with few events are put together
+        with pulse:
+            size = tracing.size_kb * 1024
         self._linger_s = min(size / 2 / _FASTEST, _LINGER_S)
         self._little = size * len(cpus) // 4
-        self._writer = writer
+        self._most = (2 * size + READ_BYTES) * len(cpus)
+        self._writer, self._pulse = writer, pulse
         self._buffer = memoryview(bytearray(READ_BYTES))
         self._pipes: dict[int, int] = {}  # CPUs by file
         try:
             for cpu in cpus:
-                path = tracing.raw_pipe(cpu)
-                self._pipes[os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)] = cpu
+                with pulse:
+                    self._pipes[_open(tracing.raw_pipe(cpu))] = cpu
         except OSError:
             self.close()
             raise
@@ -126,13 +155,14 @@ class Recorder:
     def close(self) -> None:
         """Close the pipes."""
         for file in self._pipes:
-            with suppress(OSError):  # of a dead mount
+            with self._pulse, suppress(OSError):  # of a dead mount
                 os.close(file)
         self._pipes.clear()
 
     def _read(self, file: int) -> int:
         try:
-            return os.readv(file, [self._buffer])
+            with self._pulse:
+                return os.readv(file, [self._buffer])
         except BlockingIOError:
             return 0
         except OSError as error:
@@ -144,34 +174,48 @@ class Recorder:
         for file, cpu in self._pipes.items():
             size = self._read(file)
             if size:
-                self._writer.write(cpu, self._buffer[:size])
+                self._write(cpu, self._buffer[:size])
                 got += size
         self.bytes += got
         return got
 
+    def _write(self, cpu: int, pages: memoryview) -> None:
+        if len(pages) > _FEW_BYTES:
+            self._writer.write(cpu, pages)
+            self.kept += len(pages)
+        else:
+            self.kept += self._writer.pack(cpu, pages)
+
     def drain(self) -> None:
-        """Read all that there is; nobody writes any more."""
-        while self.round():
+        """Read all that there is; nobody writes any more.
+
+        And if somebody has switched it on again, more than there can have been, and then no more.
+        """
+        most = self.bytes + self._most
+        while self.bytes < most and self.round():
             pass
 
-    def run(self, ending: Ending, tick: Callable[[], float | None]) -> None:
-        """Record until `ending` is due; `tick` is called often, and says when to call it again.
+    def run(self, stop: int, tick: Callable[[], float | None]) -> None:
+        """Record until `stop`, a file, is ready; `tick` is called often, and says when again.
 
         (In seconds; None: whenever something happens.) Raises as round().
         """
-        poll, lingering = select.poll(), select.poll()
-        poll.register(ending.wake, select.POLLIN)
-        lingering.register(ending.wake, select.POLLIN)
+        events, stopping = select.poll(), select.poll()
+        events.register(stop, select.POLLIN)
+        stopping.register(stop, select.POLLIN)
         for file in self._pipes:
-            poll.register(file, _READABLE)
-        while not ending.due:
+            events.register(file, _READABLE)
+        ready: list[tuple[int, int]] = []
+        while all(file != stop for file, _ in ready):
             got = self.round()
             after = tick()
-            if not got:
-                poll.poll(None if after is None else after * 1000)
-            elif got < self._little:
-                lingering.poll(self._linger_s * 1000)
-            _empty(ending.wake)
+            if got:
+                linger_s = self._linger_s if got < self._little else 0
+                ready = stopping.poll(linger_s * 1000)
+            else:
+                # This, too, asks the mount.
+                with self._pulse:
+                    ready = events.poll(None if after is None else after * 1000)
 
 
 def _empty(wake: int) -> None:

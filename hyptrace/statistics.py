@@ -9,6 +9,7 @@ from hyptrace.capture import Capture
 from hyptrace.decoder import REASONS, Batch, CpuCount, Stays, StayStats
 from hyptrace.lines import NO_EVENT
 from hyptrace.reasons import reason_names, stays_of
+from hyptrace.tracing import parse_stats
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class CpuShare:
     """A CPU: what it had, and its time in the hypervisor of all the time of the capture."""
 
     count: CpuCount
+    lost: str  # as lost_text()
     busy: int  # ns
     share: float
 
@@ -31,6 +33,7 @@ class StatisticsSink:
         self._names = [*(each.event.name for each in capture.events), NO_EVENT]
         self._by_event = [0] * len(self._names)
         self._begun = False
+        self._stats = capture.metadata.stats
 
     def add(self, batch: Batch) -> None:
         """Count the events of `batch`."""
@@ -52,7 +55,8 @@ class StatisticsSink:
 
     def _share(self, count: CpuCount) -> CpuShare:
         busy = self.stays.busy(count.cpu)
-        return CpuShare(count, busy, busy / self.duration if self.duration else 0.0)
+        lost = lost_text(count, self._stats.get(count.cpu, ""))
+        return CpuShare(count, lost, busy, busy / self.duration if self.duration else 0.0)
 
     @property
     def duration(self) -> int:
@@ -87,9 +91,16 @@ def _us(ns: float) -> str:
     return f"{ns / 1000:.3f}"
 
 
-def lost_text(count: CpuCount) -> str:
-    """How many events were lost; `+`: and more, that nobody has counted."""
-    return f"{count.lost}{'+' if count.losses and not count.lost else ''}"
+def lost_text(count: CpuCount, stats: str = "") -> str:
+    """How many events were lost; `+`: and more, that nobody has counted.
+
+    Where pages do not say how many, `stats` of the CPU may, at the end of the recording: its
+    overruns are of all the time, as losses that no page follows are, too.
+    """
+    overrun = parse_stats(stats).overrun if count.uncounted else 0
+    if overrun > count.lost:
+        return str(overrun)
+    return f"{count.lost}{'+' if count.uncounted else ''}"
 
 
 _REASON_HEAD = ("reason", "count", "total", "mean", "p50", "p99", "max")
@@ -106,7 +117,7 @@ def _reason_rows(of: StatisticsSink) -> list[list[str]]:
 
 def _cpu_rows(of: StatisticsSink) -> list[list[str]]:
     return [
-        [str(each.count.cpu), str(each.count.events), lost_text(each.count), _us(each.busy),
+        [str(each.count.cpu), str(each.count.events), each.lost, _us(each.busy),
          f"{100 * each.share:.3f}"]
         for each in of.cpus
     ]  # fmt: skip

@@ -7,18 +7,15 @@ have, so only events of the catalogue are known; other lines are counted, and sa
 from __future__ import annotations
 
 import re
-import struct
-from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from hypervisor_model.model import describe_events, describe_formats, describe_symbols
 from hyptrace.capture import Capture, Metadata, bad
-from hyptrace.decoder import BATCH_EVENTS, Batch, CpuCount
+from hyptrace.decoder import Batch, CpuCount, TextField, TextParser, TextPattern, is_number
 from hyptrace.formats import Described
 from hyptracefs.events import Event, FieldInfo, compile_events
-from hyptracefs.print_fmt import Number, Op, String, Symbol, symbol_texts
+from hyptracefs.print_fmt import Number, Op, Symbol, symbol_texts
 
 MAX_CPU = 4095
 _LINE = re.compile(rb"\[(\d{3,4})\]\t? *(\d{1,10})\.(\d{6}): (\w+)( .*)?\n")
@@ -27,10 +24,7 @@ _CPU = re.compile(rb"^\[(\d{3,4})\]", re.MULTILINE)
 _BLOCK = 1 << 20  # bytes
 _SAMPLE = 4096  # bytes that have an event in them, or it is no text of a trace_pipe
 _LONGEST = 1 << 16  # bytes of a line
-_LOST_UNKNOWN = 2**64 - 1
-_CODES = {1: "B", 2: "H", 4: "I", 8: "Q"}
-
-Convert = Callable[[bytes], int]
+_TOO_LONG = b"?"  # instead of its beginning: it is no event
 
 
 def catalogue() -> list[Described]:
@@ -39,107 +33,46 @@ def catalogue() -> list[Described]:
     return sorted((Described("hypervisor", each) for each in events), key=lambda one: one.event.id)
 
 
-def _hexadecimal(text: bytes) -> int:
-    return int(text, 16)
-
-
-_NUMBERS: dict[str, tuple[bytes, Convert]] = {
-    "signed": (rb"(-?\d{1,20})", int),
-    "unsigned": (rb"(\d{1,20})", int),
-    "hex": (rb"([0-9a-f]{1,16})", _hexadecimal),
-}
-
-
-def _symbol(op: Symbol) -> tuple[bytes, Convert]:
+def _symbols(op: Symbol) -> list[tuple[str, int]]:
     texts = symbol_texts(op.table, op.field)
-    values = {text.encode(): value for value, text in reversed(list(enumerate(texts)))}
+    values = {text: value for value, text in reversed(list(enumerate(texts)))}
     # What it was is not in the text: some value that has no name.
-    values.setdefault((op.table.fallback or "").encode(), (1 << (8 * op.field.size)) - 1)
-    return rb"([^ ]+)", values.__getitem__
+    values.setdefault(op.table.fallback or "", (1 << (8 * op.field.size)) - 1)
+    return list(values.items())
 
 
-def _group(op: Number | Symbol | String) -> tuple[bytes, Convert]:
+def _op(op: Op) -> str | TextField:
+    if isinstance(op, str):
+        return op
     if isinstance(op, Number):
-        return _NUMBERS[op.base]
+        return TextField(op.field, op.base, bool(op.width))
     if isinstance(op, Symbol):
-        return _symbol(op)
+        return TextField(op.field, "symbol", bool(op.width), _symbols(op))
     raise ValueError("no event of the catalogue prints a string")
 
 
-def _layout(fields: Sequence[FieldInfo]) -> struct.Struct:
-    """The record: its id, and all fields unsigned."""
-    code, at = "<H", 2
-    for field in fields:
-        code += f"{field.offset - at}x{_CODES[field.size]}"
-        at = field.offset + field.size
-    return struct.Struct(code)
+def _end(fields: Iterable[FieldInfo]) -> int:
+    """Bytes of a record that has `fields`."""
+    return max((field.offset + field.size for field in fields), default=2)
 
 
-class _Parser(NamedTuple):
-    """How to make a record of what a line says."""
-
-    id: int
-    pattern: re.Pattern[bytes]
-    converts: tuple[Convert, ...]  # of the groups
-    groups: tuple[int, ...]  # of each field; -1: it is not printed
-    masks: tuple[int, ...]
-    layout: struct.Struct
-    unprinted: int = 0  # what a field has that is not printed
-
-    def record(self, text: bytes) -> bytes | None:
-        match = self.pattern.fullmatch(text)
-        if match is None:
-            return None
-        try:
-            values = [convert(text) for convert, text in
-                      zip(self.converts, match.groups(), strict=True)]  # fmt: skip
-        except KeyError:
-            return None
-        fields = (
-            values[group] & mask if group >= 0 else self.unprinted
-            for group, mask in zip(self.groups, self.masks, strict=True)
-        )
-        return self.layout.pack(self.id, *fields)
+def _pattern(event: Event, ops: Sequence[Op], index: tuple[FieldInfo, int]) -> TextPattern:
+    """Of the records that name one of the formats of `event`: arguments are u64 each."""
+    words = {op.field.offset: FieldInfo("u64", "arg", op.field.offset, 8, signed=False)
+             for op in ops if isinstance(op, Number)}  # fmt: skip
+    said = [op._replace(field=words[op.field.offset]) if isinstance(op, Number) else op
+            for op in ops]  # fmt: skip
+    return TextPattern(event, [*map(_op, said)], _end([index[0], *words.values()]), index)
 
 
-def _parser(
-    number: int, ops: Sequence[Op], fields: Sequence[FieldInfo], unprinted: int = 0
-) -> _Parser:
-    """Of lines that `ops` print, for records that have `fields`."""
-    pattern, converts, printed = b"", [], []
-    for op in ops:
-        if isinstance(op, str):
-            pattern += re.escape(op.encode())
-            continue
-        group, convert = _group(op)
-        pattern += rb" *" + group if op.width else group
-        converts.append(convert)
-        printed.append(op.field.offset)
-    return _Parser(
-        number,
-        re.compile(pattern),
-        tuple(converts),
-        tuple(printed.index(each.offset) if each.offset in printed else -1 for each in fields),
-        tuple((1 << (8 * field.size)) - 1 for field in fields),
-        _layout(fields),
-        unprinted,
-    )
-
-
-def _words(ops: Sequence[Op]) -> list[FieldInfo]:
-    """The arguments that a format prints, each as the u64 that it is in the record."""
-    offsets = sorted({op.field.offset for op in ops if isinstance(op, Number)})
-    return [FieldInfo("u64", "arg", offset, 8, signed=False) for offset in offsets]
-
-
-def _parsers(event: Event) -> list[_Parser]:
+def _patterns(event: Event) -> list[TextPattern]:
     """One; or one for each format of an event that prints by formats."""
     if event.formats is None:
-        fields = [field for field in event.info.fields if field.size in _CODES]
-        return [_parser(event.id, event.ops, fields)]
+        numbers = [field for field in event.info.fields if is_number(field)]
+        return [TextPattern(event, [*map(_op, event.ops)], _end(numbers))]
     index = event.formats.index
     return [
-        _parser(event.id, ops, [index, *_words(ops)], unprinted=number)
+        _pattern(event, ops, (index, number))
         for number, ops in enumerate(event.formats.lines)
         if all(isinstance(op, (str, Number)) for op in ops)
     ]
@@ -151,87 +84,38 @@ class TextDecoder:
     def __init__(self, path: Path, events: Sequence[Described], notes: list[str]) -> None:
         self.read = 0
         self._path, self._notes = path, notes
-        self._parsers = {each.event.name.encode(): _parsers(each.event) for each in events}
-        self._indices = {each.event.id: index for index, each in enumerate(events)}
-        self.batch = Batch(len(events))
-        self._events: dict[int, int] = {}
-        self._lost: dict[int, int] = {}  # of each CPU, all that somebody has counted
-        self._losses: dict[int, int] = {}
-        self._owed: dict[int, int] = {}  # of each CPU, to say with its next event
-        self._odd = 0
+        patterns = [pattern for each in events for pattern in _patterns(each.event)]
+        self._parser = TextParser(events, patterns, MAX_CPU + 1)
+        self._cut = 0
 
-    def _take_lost(self, match: re.Match[bytes]) -> None:
-        cpu = int(match[1])
-        counted = int(match[2]) if match[2] else 0
-        self._losses[cpu] = self._losses.get(cpu, 0) + 1
-        self._lost[cpu] = self._lost.get(cpu, 0) + counted
-        self._owed[cpu] = self._owed.get(cpu, 0) + counted if match[2] else _LOST_UNKNOWN
-
-    def _record(self, match: re.Match[bytes]) -> bytes | None:
-        text = match[4] + (match[5] or b"")
-        records = (parser.record(text) for parser in self._parsers.get(match[4], ()))
-        return next(filter(None, records), None)
-
-    def _rows(self) -> Iterator[tuple[int, int, int, bytes]]:
-        """Time, CPU, lost before, and record of each event."""
-        for line in self._lines():
-            self.read += len(line)
-            match = _LINE.fullmatch(line)
-            record = self._record(match) if match else None
-            cpu = int(match[1]) if match else 0
-            if match and record and cpu <= MAX_CPU:
-                time = int(match[2]) * 1_000_000_000 + int(match[3]) * 1000
-                self._events[cpu] = self._events.get(cpu, 0) + 1
-                yield time, cpu, self._owed.pop(cpu, 0), record
-            elif lost := _LOST.fullmatch(line):
-                self._take_lost(lost)
-            elif not line.startswith(b"#"):
-                self._odd += 1
-
-    def _lines(self) -> Iterator[bytes]:
+    def _blocks(self) -> Iterator[bytes]:
+        """Whole lines; of one that is too long only the end."""
+        rest = b""
         with self._path.open("rb") as file:
-            while line := file.readline(_LONGEST):
-                yield line
+            while block := file.read(_BLOCK):
+                self.read += len(block)
+                lines, newline, end = (rest + block).rpartition(b"\n")
+                rest = end if len(end) <= _LONGEST else _TOO_LONG
+                if newline:
+                    yield lines + newline
+        self._cut = bool(rest) and not rest.startswith(b"#")
 
     def batches(self) -> Iterator[Batch]:
         """All events, none of the batches empty."""
-        rows: list[tuple[int, int, int, bytes]] = []
-        for row in self._rows():
-            rows.append(row)
-            if len(rows) == BATCH_EVENTS:
-                yield self._fill(rows)
-                rows = []
-        if rows:
-            yield self._fill(rows)
-        if self._odd:
-            self._notes.append(f"{self._odd} lines are no events of the catalogue, and not used")
-
-    def _fill(self, rows: Sequence[tuple[int, int, int, bytes]]) -> Batch:
-        times, cpus, losts, records = zip(*rows, strict=True)
-        ids = array("H", [int.from_bytes(record[:2], "little") for record in records])
-        self.batch.fill(
-            {
-                "time": array("Q", times),
-                "lost": array("Q", losts),
-                "cpu": array("H", cpus),
-                "id": ids,
-                "event": array("H", map(self._indices.__getitem__, ids)),
-                "length": array("H", map(len, records)),
-            },
-            b"".join(records),
-        )
-        return self.batch
+        parser = self._parser
+        for block in self._blocks():
+            at = 0
+            while (at := parser.take(block, at)) < len(block):
+                yield parser.batch
+                parser.clear()
+        if len(parser.batch):
+            yield parser.batch
+        if odd := parser.odd + self._cut:
+            self._notes.append(f"{odd} lines are no events of the catalogue, and not used")
 
     def counts(self) -> list[CpuCount]:
         """What each CPU had, so far."""
-        return [
-            CpuCount(
-                cpu, self._events.get(cpu, 0), self._lost.get(cpu, 0), self._losses.get(cpu, 0),
-                0, 0,
-                -1 if self._owed.get(cpu) == _LOST_UNKNOWN else self._owed.get(cpu, 0),
-            )
-            for cpu in sorted({*self._events, *self._losses})
-        ]  # fmt: skip
+        return self._parser.counts()
 
 
 class TextCapture(Capture):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -179,7 +180,8 @@ class _Parts:
     saved_cmdlines: str = ""
     trace_clock: str = ""
     uname: str = ""
-    stats: dict[int, str] = field(default_factory=dict)
+    stats: dict[str, dict[int, str]] = field(default_factory=dict)  # by buffer, and CPU
+    stats_of: str = ""  # the buffer that the next ones are of
     cpus: int = 0
     buffers: list[_Buffer] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -222,12 +224,17 @@ def _take_cmdlines(at: _Bytes, parts: _Parts) -> None:
 # --- options -------------------------------------------------------------------------------
 
 
+# Behind the first of these, the others are of that buffer.
+_BUFFER_STATS = re.compile(r"\s*Buffer: ([^\n]*)\s*")
+_CPU_STATS = re.compile(r"CPU: (\d{1,4})\n(.*)", re.DOTALL)
+
+
 def _cpu_stats(at: _Bytes, size: int, parts: _Parts) -> None:
     text = at.text(size)
-    head, _, rest = text.partition("\n")
-    number = head.removeprefix("CPU: ")
-    if head != number and number.isdigit():
-        parts.stats[int(number)] = rest
+    if match := _BUFFER_STATS.fullmatch(text):
+        parts.stats_of = match[1]
+    elif match := _CPU_STATS.fullmatch(text):
+        parts.stats.setdefault(parts.stats_of, {})[int(match[1])] = match[2]
 
 
 def _trace_clock(at: _Bytes, size: int, parts: _Parts) -> None:
@@ -548,7 +555,7 @@ def open_trace_dat(path: Path, buffer: str | None = None) -> Capture:
         parts.formats,
         # Version 7 has the clock of each buffer, by its name alone.
         chosen.clock or parts.trace_clock,
-        parts.stats,
+        parts.stats.get(chosen.name, {}),
         parts.uname,
         parts.printk_formats,
         parts.saved_cmdlines,

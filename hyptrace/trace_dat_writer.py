@@ -26,6 +26,7 @@ from hyptrace.dat_layout import (
     UNAME,
     V6,
 )
+from hyptrace.decoder import PagePacker
 from hyptrace.trace_dat import whole_pages
 
 
@@ -93,7 +94,7 @@ def _page_up(offset: int) -> int:
     return -(-offset // PAGE_SIZE) * PAGE_SIZE
 
 
-def write_all(file: int, data: bytes | memoryview) -> None:
+def write_all(file: int, data: bytes | bytearray | memoryview) -> None:
     """write(2) until all of `data` is written."""
     view = memoryview(data)
     while view:
@@ -111,20 +112,25 @@ class TraceDatWriter:
     The pages of each CPU are collected beside it, in `NAME.cpuN` as trace-cmd does, and put into
     one file by close(). There they go as they are copied, and room for the first of them is
     reserved: a disk that has had room for the pages has room for the file.
+
+    With `collected` it goes on with what another one has collected there.
     """
 
-    def __init__(self, path: Path, cpus: int) -> None:
+    def __init__(self, path: Path, cpus: int, *, collected: bool = False) -> None:
         self.path = path
         self._files: list[int] = []
-        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        self._packers: dict[int, PagePacker] = {}  # of the CPUs whose last pages are packed
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (0 if collected else os.O_TRUNC)
         self._out = os.open(path, flags, 0o640)
         try:
             os.posix_fallocate(self._out, 0, _RESERVE)
             for cpu in range(cpus):
                 self._files.append(os.open(self.spool(cpu), flags, 0o640))
         except OSError:
-            self.abandon()
-            path.unlink()
+            self._close()
+            if not collected:
+                self._remove()
+                path.unlink()
             raise
 
     def spool(self, cpu: int) -> Path:
@@ -137,14 +143,32 @@ class TraceDatWriter:
 
     def write(self, cpu: int, pages: bytes | memoryview) -> None:
         """Append whole pages of `cpu`. Raises OSError; those before are kept."""
+        self._packers.pop(cpu, None)
         write_all(self._files[cpu], pages)
+
+    def pack(self, cpu: int, pages: memoryview) -> int:
+        """The same for pages that have little in them: of such as follow each other one is made.
+
+        Gives the bytes by which the file has grown.
+        """
+        packer = self._packers.setdefault(cpu, PagePacker())
+        again = PAGE_SIZE if packer.is_open else 0
+        packed = packer.pack(pages)
+        os.lseek(self._files[cpu], -again, os.SEEK_CUR)
+        write_all(self._files[cpu], packed)
+        return len(packed) - again
+
+    @property
+    def sizes(self) -> list[int]:
+        """Bytes of whole pages of each CPU."""
+        return [whole_pages(os.fstat(file).st_size) for file in self._files]
 
     def close(self, metadata: Metadata) -> None:
         """Make the file of what has been written. Raises OSError.
 
         When the disk is full the file has what fitted, and the rest stays where it is.
         """
-        sizes = [whole_pages(os.fstat(file).st_size) for file in self._files]
+        sizes = self.sizes
         header, offsets = _header(metadata, sizes)
         done = [0] * len(sizes)
         try:
@@ -170,6 +194,9 @@ class TraceDatWriter:
     def abandon(self) -> None:
         """Remove what has been collected."""
         self._close()
+        self._remove()
+
+    def _remove(self) -> None:
         for cpu in range(len(self._files)):
             self.spool(cpu).unlink(missing_ok=True)
 

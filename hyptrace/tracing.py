@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import time
 from collections.abc import Collection, Sequence
@@ -14,7 +15,10 @@ from pathlib import Path
 _SETTLES_S = 2.0
 _LOOK_S = 0.005
 
-_STATS = re.compile(r"^(?P<name>[a-z ]+): +(?P<value>[\d.]+)$", re.MULTILINE)
+# Also of a file: of nobody that is trusted.
+_STATS = re.compile(
+    r"^(?P<name>[a-z ]+): +(?P<value>\d{1,20})(?:\.(?P<micros>\d{6}))?$", re.MULTILINE | re.ASCII
+)
 _CPU = re.compile(r"cpu(\d+)")
 
 
@@ -42,13 +46,12 @@ class CpuCounters:
 
 def parse_stats(text: str) -> CpuCounters:
     """The text of a `stats` file; what it does not say is 0."""
-    found = {match["name"]: match["value"] for match in _STATS.finditer(text)}
+    found = {match["name"]: match for match in _STATS.finditer(text)}
 
-    def number(name: str) -> int:
-        return int(found.get(name, "0"))
+    def number(name: str, part: str = "value") -> int:
+        return int(found[name][part] or 0) if name in found else 0
 
-    seconds, _, micros = found.get("now ts", "0.0").partition(".")
-    now = int(seconds) * 1_000_000_000 + int(micros.ljust(6, "0")) * 1000
+    now = number("now ts") * 1_000_000_000 + number("now ts", "micros") * 1000
     overrun = number("overrun") + number("commit overrun")
     return CpuCounters(
         number("entries"), overrun, number("dropped events"), number("read events"),
@@ -111,13 +114,19 @@ class Tracing:
         deadline = time.monotonic() + _SETTLES_S
         while True:
             try:
-                (self.path / name).write_text(text, encoding="ascii")
+                self._write(name, text)
             except OSError as error:
                 if error.errno != errno.EBUSY or time.monotonic() > deadline:
                     raise OSError(error.errno, error.strerror, str(self.path / name)) from None
                 time.sleep(_LOOK_S)
             else:
                 return
+
+    def _write(self, name: str, text: str) -> None:
+        # Never O_CREAT: what lies below a mount that has gone is nobody's tracing directory.
+        file = os.open(self.path / name, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+        with os.fdopen(file, "w", encoding="ascii") as out:
+            out.write(text)
 
     @property
     def name(self) -> str:
@@ -173,7 +182,7 @@ class Tracing:
 
     def forget(self) -> None:
         """Forget what is unread; unloads if nothing else needs the buffer."""
-        (self.path / "trace").write_bytes(b"")  # it is the opening with O_TRUNC that does
+        self._write("trace", "")  # it is the opening with O_TRUNC that does
 
     def stats(self, cpu: int) -> CpuCounters:
         """What a CPU has counted."""

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from hyptrace.capture import PAGE_SIZE
+from hyptrace.inputs import open_capture
 from hyptrace.tracing import parse_statistics
 from tests.mounts import PATIENCE_S, Line, Mount, can_mount, mounted, parse, until
 from tests.tools import HYPTRACE, run
@@ -133,6 +135,20 @@ def test_each_event_is_in_it_once(idle: Mount, tmp_path: Path) -> None:
     by_cpu = [sum(line.cpu == cpu for line in lines) for cpu in range(CPUS)]
     assert said == {cpu: (nr, 0) for cpu, nr in enumerate(by_cpu)}
     assert recorded.left() == ["trace.dat"]
+
+
+def test_few_events_a_time_do_not_take_a_page_each_time(idle: Mount, tmp_path: Path) -> None:
+    """And those before and after a pause that takes a time extend are as they were."""
+    recorded = Recorded(idle, tmp_path)
+    script = f"{emit(idle, 100)}; sleep 0.2; {emit(idle, 20)}"
+    recorded("-b", "64", "-e", "selftest", "--", "sh", "-c", script)
+    lines = recorded.lines()
+    ids = sorted(int(line.text.removeprefix("id=")) for line in lines)
+    assert ids == list(range(ids[0], ids[0] + 120))
+    times = [line.usec for line in lines]
+    assert times == sorted(times)
+    assert times[-1] - times[0] > 200_000
+    assert open_capture(recorded.dat).size <= CPUS * 2 * PAGE_SIZE
 
 
 @needs_trace_cmd
@@ -260,6 +276,94 @@ def test_a_mount_that_dies(tmp_path: Path) -> None:
     assert "the mount has died" in line
     assert len(recorded.lines()) > 1
     assert recorded.left() == ["trace.dat"]
+
+
+@contextlib.contextmanager
+def hanging(mount: Mount) -> Iterator[None]:
+    """Its server does not answer. (Afterwards it has read, and thrown away, what was asked.)"""
+    mount.server.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, mount.server.pid, os.WSTOPPED | os.WNOWAIT)
+    try:
+        yield
+    finally:
+        mount.server.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_mount_that_hangs(tmp_path: Path, number: int) -> None:
+    with mounted(tmp_path, "workload=guest", f"cpus={CPUS}") as mount:
+        recorded = Recorded(mount, tmp_path)
+        spools = [tmp_path / f"trace.dat.cpu{cpu}" for cpu in range(CPUS)]
+        with recorded.running() as process:
+            until_recording(mount)
+            until(lambda: all(path.stat().st_size for path in spools), "pages")
+            with hanging(mount):
+                process.send_signal(number)
+                _, said = process.communicate(timeout=PATIENCE_S)
+                assert len(recorded.lines()) > 1
+                assert recorded.left() == ["trace.dat"]
+        [line] = said.splitlines()
+        assert process.returncode == 1
+        assert "the mount does not answer" in line
+        assert re.search(r"; the [1-9]\d* bytes of pages before are in ", line)
+        until(lambda: readers(mount) == 0, "the pipes to be closed")
+
+
+def test_a_mount_that_hangs_when_the_command_ends(tmp_path: Path) -> None:
+    with mounted(tmp_path, "workload=guest", f"cpus={CPUS}") as mount:
+        recorded = Recorded(mount, tmp_path)
+        script = f": >{tmp_path}/ready; until [ -e {tmp_path}/end ]; do sleep 0.01; done; exit 7"
+        with recorded.running("sh", "-c", script) as process:
+            until((tmp_path / "ready").exists, "the command to run")
+            with hanging(mount):
+                (tmp_path / "end").touch()
+                _, said = process.communicate(timeout=PATIENCE_S)
+        assert "the mount does not answer" in said
+        assert process.returncode in {1, 7}  # 1: nothing had been captured yet
+
+
+def test_a_mount_that_hangs_from_the_beginning(tmp_path: Path) -> None:
+    with mounted(tmp_path, "workload=idle", f"cpus={CPUS}") as mount:
+        recorded = Recorded(mount, tmp_path)
+        with hanging(mount):
+            [line] = recorded("true", status=1)
+        assert "the mount does not answer" in line
+        assert recorded.left() == []
+
+
+def test_who_records_is_killed(busy: Mount, tmp_path: Path) -> None:
+    """By name, or by the out-of-memory killer: the pages are kept."""
+    recorded = Recorded(busy, tmp_path)
+    before = state(busy)
+    with recorded.running() as process:
+        until_recording(busy)
+        until(lambda: all(path.stat().st_size for path in tmp_path.glob("*.cpu*")), "pages")
+        [child] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(child), signal.SIGKILL)
+        _, said = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 1
+    assert "who recorded was killed" in said
+    assert len(recorded.lines()) > 1
+    assert state(busy) != before
+    put_back(busy)
+
+
+def put_back(mount: Mount) -> None:
+    until(lambda: readers(mount) == 0, "the pipes to be closed")
+    mount.write("tracing_on", "0")
+    mount.write("trace", "")
+    mount.write("events/enable", "0")
+
+
+def test_what_waits_is_killed(busy: Mount, tmp_path: Path) -> None:
+    """Who records ends by itself, and puts everything back."""
+    recorded = Recorded(busy, tmp_path)
+    before = state(busy)
+    with recorded.running() as process:
+        until_recording(busy)
+        process.kill()
+        process.wait(timeout=PATIENCE_S)
+    until(lambda: readers(busy) == 0 and state(busy) == before, "all to be put back")
 
 
 @pytest.fixture

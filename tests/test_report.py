@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import pty
 import re
 import subprocess
 import sys
+from array import array
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.captures import Made, hyptrace, pages, visits, write_directory
+from hyptrace import html_out, text_input
+from tests.captures import TO_GUEST, Made, hyptrace, pages, visits, write_directory
 from tests.decoder import REASONS
 
 _FIRST = visits(400)
@@ -126,9 +130,6 @@ def test_the_page_has_what_the_statistics_have(capture: Path) -> None:
 
 
 def _shares(data: dict[str, Any], cpu: int, kind: str) -> list[int]:
-    import base64  # noqa: PLC0415
-    from array import array  # noqa: PLC0415
-
     text = data["bins"]["shares"].get(f"{cpu}:{data['kinds'].index(kind)}", "")
     return array("H", base64.b64decode(text)).tolist()
 
@@ -148,9 +149,64 @@ def test_a_page_of_many_events_is_small(tmp_path: Path) -> None:
     capture = write_directory(tmp_path / "large", [pages(made)])
     page, data = page_of(capture)
     assert data["stays"] is None
-    assert len(page) < 300_000
+    assert len(page) < 8_000_000
     assert data["bins"]["nr"] <= 4096
-    assert data["bins"]["nr"] * data["bins"]["width"] >= made[-1].time - made[0].time
+    for bins in (data["bins"], data["fine"]):
+        assert bins["nr"] * bins["width"] >= made[-1].time - made[0].time
+    assert data["fine"]["width"] * 64 <= data["bins"]["width"]
+
+
+def _numbers(code: str, text: str) -> list[int]:
+    return array(code, base64.b64decode(text)).tolist()
+
+
+def test_the_many_bins_say_what_most_of_each_was(
+    capture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(html_out, "_MAX_STAYS", 0)
+    _, data = page_of(capture)
+    fine, origin = data["fine"], data["first"]
+    for cpu in range(2):
+        spent = _spent(_CPUS[cpu], origin, fine["width"])
+        kinds = _numbers("B", fine["kinds"][str(cpu)])
+        shares = _numbers("H", fine["shares"][str(cpu)])
+        assert len(kinds) == len(shares) == fine["nr"]
+        assert {bin_ for bin_, share in enumerate(shares) if share} == set(spent)
+        for bin_, by_kind in spent.items():
+            share = shares[bin_] * fine["width"] / 65535
+            assert share == pytest.approx(sum(by_kind.values()), abs=fine["width"] / 1000)
+            # Bins have become one: of two that were as full, either one's.
+            most = by_kind[data["kinds"][kinds[bin_]]]
+            assert most >= max(by_kind.values()) / 4
+
+
+def _spent(made: Sequence[Made], origin: int, width: int) -> dict[int, dict[str, int]]:
+    """By bin and kind, ns; by brute force."""
+    found: dict[int, dict[str, int]] = {}
+    since: Made | None = None
+    for each in made:
+        if each.lost:
+            since = None
+        if each.name not in {"hyp_enter", "hyp_exit"}:
+            continue
+        kind = _kind(since, each)
+        if since and kind:
+            for bin_ in range((since.time - origin) // width, (each.time - origin) // width + 1):
+                start, end = origin + bin_ * width, origin + (bin_ + 1) * width
+                ns = min(end, each.time) - max(start, since.time)
+                if ns > 0:
+                    by_kind = found.setdefault(bin_, {})
+                    by_kind[kind] = by_kind.get(kind, 0) + ns
+        since = each
+    return found
+
+
+def _kind(since: Made | None, each: Made) -> str | None:
+    if since is None or since.name == each.name:
+        return None
+    if since.name == "hyp_enter":
+        return REASONS[since.fields["reason"]]
+    return "guest" if since.fields["reason"] == TO_GUEST else None
 
 
 def test_reports_of_no_events(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -179,6 +235,28 @@ def test_text_that_is_none_of_ours(tmp_path: Path, capfd: pytest.CaptureFixture[
     out, err = capfd.readouterr()
     assert out == "[000]\t    1.000001: selftest id=5\n"
     assert "2 lines are no events" in err
+
+
+def test_lines_of_a_text_on_the_borders_of_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """One that is too long is one that is no event, and the next one is whole again."""
+    event = "[000]\t    1.000001: selftest id=5"
+    lines = [f"[{i % 3:03}]\t    1.{i:06}: selftest id={i}\n" for i in range(500)]
+    lines[:0] = [event * 22 + "\n"]  # that it begins and ends like one makes it none
+    lines[300:300] = ["CPU:2 [LOST EVENTS]\n", "CPU:2 [LOST 3 EVENTS]\n"]
+    text = tmp_path / "text"
+    text.write_text("".join(lines))
+    monkeypatch.setattr(text_input, "_BLOCK", len(event))
+    monkeypatch.setattr(text_input, "_LONGEST", 200)
+    assert hyptrace("report", text) == 0
+    out, err = capfd.readouterr()
+    assert [line for line in out.splitlines(keepends=True) if line.startswith("[")] == [
+        line for line in lines[1:] if "selftest" in line
+    ]
+    assert "1 lines are no events" in err
+    assert hyptrace("report", text, "--stats") == 0
+    assert [row[2] for row in tables(capfd.readouterr().out)["cpu"]] == ["0", "0", "3+"]
 
 
 def test_a_bar_on_a_terminal_only(capture: Path, monkeypatch: pytest.MonkeyPatch) -> None:

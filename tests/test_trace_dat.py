@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
 import struct
 import subprocess
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hyptrace.capture import read_metadata
+from hyptrace.dat_layout import CPUSTAT
 from hyptrace.inputs import decoder_of, open_capture
-from hyptrace.trace_dat import open_trace_dat
+from hyptrace.trace_dat import _COMMON_OPTIONS, _of_bytes, _Parts, open_trace_dat
 from hyptrace.trace_dat_writer import TraceDatWriter
 from tests.captures import Made, hyptrace, pages, visits, write_directory
 
@@ -31,13 +35,18 @@ def directory(tmp_path: Path) -> Path:
     return write_directory(tmp_path / "made", _CPUS)
 
 
-def write_dat(directory: Path, path: Path, uname: str = "Linux box 7.3 aarch64") -> Path:
+def write_dat(
+    directory: Path,
+    path: Path,
+    uname: str = "Linux box 7.3 aarch64",
+    stats: Mapping[int, str] = MappingProxyType({0: "entries: 7\n"}),
+) -> Path:
     capture = open_capture(directory)
     writer = TraceDatWriter(path, len(capture.cpus))
     for cpu in capture.cpus:
         for chunk in cpu.chunks():
             writer.write(cpu.cpu, chunk)
-    metadata = replace(read_metadata(directory, uname=uname), stats={0: "entries: 7\n"})
+    metadata = replace(read_metadata(directory, uname=uname), stats=stats)
     writer.close(metadata)
     return path
 
@@ -118,6 +127,54 @@ def test_lost_events_are_said_by_both(tmp_path: Path, capfd: pytest.CaptureFixtu
     path = write_dat(directory, tmp_path / "lossy.dat")
     assert "CPU:0 [LOST 43 EVENTS]\n[000]" in text_of(path, capfd)
     assert "[43 EVENTS DROPPED]" in trace_cmd("report", "-i", path)
+
+
+STATS = "entries: 0\noverrun: {}\nbytes: 0\nnow ts: 1.0\nread events: 9\n"
+
+
+def lossy(tmp_path: Path, lost: int, overrun: int, said: str = STATS) -> Path:
+    """Lost once: `lost` (-1: not counted); and what stats say in all."""
+    some = visits(10)
+    made = [*some, some[-1]._replace(time=some[-1].time + 5, lost=lost)]
+    directory = write_directory(tmp_path / "lossy", [pages(made), pages(visits(3))])
+    (directory / "per_cpu/cpu0").mkdir(parents=True)
+    (directory / "per_cpu/cpu0/stats").write_text(said.format(overrun))
+    return directory
+
+
+def lost_of(path: Path, capfd: pytest.CaptureFixture[str]) -> str:
+    """What --stats says that CPU 0 has lost."""
+    capfd.readouterr()
+    assert hyptrace("report", path, "--stats") == 0
+    rows = capfd.readouterr().out.rpartition("\ncpu ")[2].splitlines()
+    return rows[1].split()[2]
+
+
+@pytest.mark.parametrize(
+    ("lost", "overrun", "shown"),
+    [
+        (-1, 40, "40"),  # pages do not say how many, and stats do
+        (-1, -2, "0+"),  # makes no sense
+        (7, 40, "7"),  # pages say it
+    ],
+)
+def test_losses_that_no_page_counts_are_those_of_the_counters(
+    lost: int, overrun: int, shown: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    directory = lossy(tmp_path, lost, overrun)
+    assert lost_of(directory, capfd) == shown
+    stats = read_metadata(directory).stats
+    path = write_dat(directory, tmp_path / "lossy.dat", stats=stats)
+    assert lost_of(path, capfd) == shown
+
+
+def test_counters_of_other_buffers_are_not_ours(tmp_path: Path) -> None:
+    """Behind `Buffer: NAME` trace-cmd writes those of that one."""
+    parts = _Parts()
+    for text in ("CPU: 0\nentries: 1\n", "\nBuffer: other\n\n", "CPU: 0\nentries: 2\n", "?"):
+        data = text.encode() + b"\0"
+        _COMMON_OPTIONS[CPUSTAT](_of_bytes(tmp_path, data), len(data), parts)
+    assert parts.stats == {"": {0: "entries: 1\n"}, "other": {0: "entries: 2\n"}}
 
 
 # --- broken files ------------------------------------------------------------------------------
@@ -251,6 +308,27 @@ def test_mutated_files_are_read_or_refused(
 def write_many(writer: TraceDatWriter, chunk: bytes, times: int) -> None:
     for _ in range(times):
         writer.write(0, chunk)
+
+
+def test_what_another_one_has_collected_is_kept_whatever_happens(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "trace.dat"
+    first = TraceDatWriter(path, 1)
+    first.write(0, _CPUS[0])
+
+    def refuse(*_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with pytest.raises(OSError, match="No space"):
+        TraceDatWriter(path, 1, collected=True)
+    monkeypatch.undo()
+    assert first.spool(0).read_bytes() == _CPUS[0]
+    second = TraceDatWriter(path, 1, collected=True)
+    assert second.sizes == [len(_CPUS[0])]
+    second.close(read_metadata(directory))
+    assert b"".join(open_capture(path).cpus[0].chunks()) == _CPUS[0]
 
 
 @pytest.mark.mount

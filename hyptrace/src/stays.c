@@ -141,6 +141,19 @@ u64 stay_quantile(const struct stay_stats *stats, u64 rank)
 
 /* --- when -------------------------------------------------------------------------- */
 
+static u32 kind_at(const struct stay_batch *stays, u32 row, const u8 *kind_of, u32 nr_kinds)
+{
+	return stays->place[row] == STAY_GUEST ? nr_kinds - 1 : kind_of[stays->reason_slot[row]];
+}
+
+/* From when to when, ns from @origin on; false: times of nobody's clock. */
+static bool span_of(const struct stay_batch *stays, u32 row, u64 origin, u64 *start, u64 *end)
+{
+	*start = stays->start[row] - origin;
+	*end = *start + stays->duration[row];
+	return stays->start[row] >= origin && *end >= *start && !(*end >> 62);
+}
+
 static u64 *bins_of(const struct stay_bins *bins, u32 cpu, u32 kind)
 {
 	return bins->ns + ((u64)cpu * bins->nr_kinds + kind) * bins->nr_bins;
@@ -179,16 +192,95 @@ static void spread(u64 *ns, const struct stay_bins *bins, u64 start, u64 end)
 void stays_bin(const struct stay_batch *stays, struct stay_bins *bins)
 {
 	for (u32 row = 0; row < stays->nr; row++) {
-		u32 kind = stays->place[row] == STAY_GUEST
-				   ? bins->nr_kinds - 1
-				   : bins->kind_of[stays->reason_slot[row]];
-		u64 start = stays->start[row] - bins->origin;
-		u64 end = start + stays->duration[row];
+		u32 kind = kind_at(stays, row, bins->kind_of, bins->nr_kinds);
+		u64 start, end;
 
-		if (stays->start[row] < bins->origin || end < start || end >> 62)
-			continue; /* times of nobody's clock */
+		if (!span_of(stays, row, bins->origin, &start, &end))
+			continue;
 		while (end >> bins->shift >= bins->nr_bins)
 			widen(bins);
 		spread(bins_of(bins, bins->slot_of[stays->cpu[row]], kind), bins, start, end);
 	}
+}
+
+/* --- when, in many bins --------------------------------------------------------------- */
+
+/* What is in the open bin of a CPU goes to what is there already; it is empty then. */
+static void put_bin(const struct stay_strip *strip, u32 cpu)
+{
+	u64 at = (u64)cpu * strip->nr_bins + strip->bin_of[cpu];
+	u64 *ns = strip->ns + (u64)cpu * strip->nr_kinds;
+	u64 total = 0, share;
+	u32 most = strip->kinds[at];
+
+	ns[most] += ((u64)strip->shares[at] << strip->shift) / STAY_FULL;
+	for (u32 kind = 0; kind < strip->nr_kinds; kind++) {
+		total += ns[kind];
+		if (ns[kind] > ns[most])
+			most = kind;
+	}
+	share = (total * STAY_FULL) >> strip->shift;
+	strip->shares[at] = (u16)(share < STAY_FULL ? share : STAY_FULL);
+	strip->kinds[at] = (u8)most;
+	for (u32 kind = 0; kind < strip->nr_kinds; kind++)
+		ns[kind] = 0;
+}
+
+static void fold_strip(u8 *kinds, u16 *shares, u32 nr)
+{
+	for (u32 bin = 0; bin < nr / 2; bin++) {
+		u32 fuller = 2 * bin + (shares[2 * bin + 1] > shares[2 * bin]);
+
+		kinds[bin] = kinds[fuller];
+		shares[bin] = (u16)(((u32)shares[2 * bin] + shares[2 * bin + 1]) / 2);
+	}
+	for (u32 bin = nr / 2; bin < nr; bin++)
+		shares[bin] = 0;
+}
+
+static void widen_strip(struct stay_strip *strip)
+{
+	for (u32 cpu = 0; cpu < strip->nr_cpus; cpu++) {
+		u64 first = (u64)cpu * strip->nr_bins;
+
+		put_bin(strip, cpu);
+		fold_strip(strip->kinds + first, strip->shares + first, strip->nr_bins);
+		strip->bin_of[cpu] /= 2;
+	}
+	strip->shift++;
+}
+
+static void spread_strip(const struct stay_strip *strip, u32 cpu, u32 kind, u64 start, u64 end)
+{
+	while (start < end) {
+		u64 bin = start >> strip->shift;
+		u64 behind = (bin + 1) << strip->shift;
+		u64 upto = behind < end ? behind : end;
+
+		if (bin != strip->bin_of[cpu])
+			put_bin(strip, cpu);
+		strip->bin_of[cpu] = bin;
+		strip->ns[(u64)cpu * strip->nr_kinds + kind] += upto - start;
+		start = upto;
+	}
+}
+
+void stays_strip(const struct stay_batch *stays, struct stay_strip *strip)
+{
+	for (u32 row = 0; row < stays->nr; row++) {
+		u32 kind = kind_at(stays, row, strip->kind_of, strip->nr_kinds);
+		u64 start, end;
+
+		if (!span_of(stays, row, strip->origin, &start, &end))
+			continue;
+		while (end >> strip->shift >= strip->nr_bins)
+			widen_strip(strip);
+		spread_strip(strip, strip->slot_of[stays->cpu[row]], kind, start, end);
+	}
+}
+
+void stays_strip_end(struct stay_strip *strip)
+{
+	for (u32 cpu = 0; cpu < strip->nr_cpus; cpu++)
+		put_bin(strip, cpu);
 }

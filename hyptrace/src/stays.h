@@ -105,4 +105,30 @@ struct stay_bins {
 
 void stays_bin(const struct stay_batch *stays, struct stay_bins *bins);
 
+/*
+ * The same in many more bins, each of which says only in what most of its time went, and how much
+ * of it went in all: 3 bytes, however many kinds there are. (Where two have become one, the kind
+ * is that of the fuller one.)
+ */
+struct stay_strip {
+	u64 origin; /* ns */
+	u32 shift;
+	u32 nr_bins; /* a power of two */
+	u32 nr_cpus;
+	u32 nr_kinds;
+	const u8 *kind_of; /* as in struct stay_bins */
+	const u16 *slot_of;
+	u64 *bin_of; /* [cpu slot]: the bin that is being filled */
+	u64 *ns;     /* [cpu slot][kind]: what is in it */
+	u8 *kinds;   /* [cpu slot][bin] */
+	u16 *shares; /* [cpu slot][bin], of STAY_FULL */
+};
+
+#define STAY_FULL 65535U
+
+void stays_strip(const struct stay_batch *stays, struct stay_strip *strip);
+
+/* stays_strip_end - put the bins that are being filled where the others are. */
+void stays_strip_end(struct stay_strip *strip);
+
 #endif

@@ -11,8 +11,10 @@
 
 #include <cmocka.h>
 
+#include "pack.h"
 #include "perfetto.h"
 #include "ringbuf_c/layout.h"
+#include "text.h"
 
 #define NR_CPUS 3U
 #define PAGES 4U     /* of a chunk */
@@ -200,6 +202,41 @@ static void check_columns(void)
 	}
 }
 
+/* As much time as in the bins that count all kinds, but for what is rounded. */
+static void check_strip(bool hostile)
+{
+	static const u8 kinds[STAY_REASONS] = { [1] = 1 };
+	static const u16 slots[NR_CPUS] = { 0, 1, 2 };
+	static u64 ns[NR_CPUS * 3 * 1024];
+	u64 bin_of[NR_CPUS] = { 0 }, open[NR_CPUS * 3] = { 0 };
+	u8 kind_of_bin[NR_CPUS * 64] = { 0 };
+	u16 shares[NR_CPUS * 64] = { 0 };
+	struct stay_bins all = {
+		.nr_bins = 1024, .nr_cpus = NR_CPUS, .nr_kinds = 3, .kind_of = kinds,
+		.slot_of = slots, .ns = ns, .origin = 1000,
+	};
+	struct stay_strip strip = {
+		.nr_bins = 64, .nr_cpus = NR_CPUS, .nr_kinds = 3, .kind_of = kinds, .slot_of = slots,
+		.origin = 1000, .bin_of = bin_of, .ns = open, .kinds = kind_of_bin, .shares = shares,
+	};
+
+	memset(ns, 0, sizeof(ns));
+	stays_bin(&stays, &all);
+	stays_strip(&stays, &strip);
+	stays_strip_end(&strip);
+	for (u32 cpu = 0; cpu < NR_CPUS; cpu++) {
+		u64 exact = 0, shown = 0;
+
+		for (u32 i = 0; i < 3 * 1024; i++)
+			exact += ns[cpu * 3 * 1024 + i];
+		for (u32 i = 0; i < 64; i++)
+			shown += ((u64)shares[cpu * 64 + i] << strip.shift) / STAY_FULL;
+		/* Twice a bin's last digit for each time that it was rounded. */
+		assert_true(hostile || shown <= exact);
+		assert_true(hostile || exact - shown <= 64 * (2 + (80ULL << strip.shift) / STAY_FULL));
+	}
+}
+
 static u64 count_lines(u32 style)
 {
 	static struct render_prefix prefixes[NR_CPUS];
@@ -304,6 +341,7 @@ static void use_batch(struct run *run, bool hostile)
 	stays_next(&batch, &rules, run->stay_cpus, &stays);
 	stays_count(&stays, stats, busy);
 	stays_bin(&stays, &bins);
+	check_strip(hostile);
 	check_packets();
 }
 
@@ -394,12 +432,257 @@ static void test_quantiles(void **state)
 	}
 }
 
+/* --- packing ------------------------------------------------------------------------------- */
+
+#define NR_PAGES 40U
+
+/* Pages with few events each, some behind long pauses, some with what was lost before. */
+static u32 make_few(u8 *pages, struct cpu_script *script)
+{
+	u32 nr = 1 + (u32)draw(NR_PAGES);
+
+	for (u8 *page = pages; page < pages + nr * RB_PAGE_SIZE; page += RB_PAGE_SIZE) {
+		do
+			make_page(page, script);
+		while (draw(8) && page[8] + 256 * page[9] > 400);
+		script->time += draw(10) ? draw(1000000) : draw(1ULL << 40);
+	}
+	return nr * RB_PAGE_SIZE;
+}
+
+static u32 pack_in_pieces(const u8 *pages, u32 size, u8 *packed)
+{
+	struct pack_cpu pack = { 0 };
+	u32 done = 0;
+
+	for (u32 at = 0; at < size;) {
+		u32 piece = (1 + (u32)draw((size - at) / RB_PAGE_SIZE)) * RB_PAGE_SIZE;
+
+		done -= pack.open ? RB_PAGE_SIZE : 0;
+		done += pack_pages(&pack, pages + at, piece, packed + done);
+		at += piece;
+	}
+	return done;
+}
+
+struct seen {
+	u64 nr, hash;
+};
+
+static void see(struct seen *seen, u64 value)
+{
+	seen->hash = (seen->hash ^ value) * 0x9e3779b97f4a7c15ULL;
+	seen->hash ^= seen->hash >> 29;
+}
+
+/* All events of a CPU, with times, losses and contents. */
+static struct seen see_all(const u8 *pages, u32 size)
+{
+	struct decode_cpu cpu = { 0 };
+	u32 heap[1];
+	struct decoder decoder = {
+		.cpus = &cpu, .nr_cpus = 1, .heap = heap, .event_of = event_by_id,
+		.needs = needs, .nr_events = NR_EVENTS,
+	};
+	struct seen seen = { 0 };
+	bool fed = false;
+
+	for (;;) {
+		u32 hungry = decode_next(&decoder, &batch);
+
+		for (u32 row = 0; row < batch.nr; row++) {
+			seen.nr++;
+			see(&seen, batch.time[row]);
+			see(&seen, batch.lost[row]);
+			for (u32 i = 0; i < batch.length[row]; i++)
+				see(&seen, batch.payload[row][i]);
+		}
+		if (!hungry && !batch.nr)
+			break;
+		if (hungry)
+			decode_feed(&cpu, fed ? NULL : pages, fed ? 0 : size);
+		fed |= hungry;
+	}
+	see(&seen, cpu.lost);
+	see(&seen, cpu.lost_events);
+	return seen;
+}
+
+static void pack_some(bool hostile, u64 *before, u64 *after)
+{
+	struct cpu_script script = { .time = 1000 };
+	u8 *pages = malloc((size_t)NR_PAGES * RB_PAGE_SIZE);
+	u8 *packed = malloc((size_t)(NR_PAGES + 1) * RB_PAGE_SIZE);
+	struct seen one, other;
+	u32 size, done;
+
+	assert_true(pages && packed);
+	size = make_few(pages, &script);
+	if (hostile)
+		spoil(pages, size);
+	done = pack_in_pieces(pages, size, packed);
+	assert_true(done <= size && done % RB_PAGE_SIZE == 0);
+	one = see_all(pages, size);
+	other = see_all(packed, done);
+	assert_int_equal(one.nr, other.nr);
+	assert_true(one.hash == other.hash);
+	*before += size;
+	*after += done;
+	free(pages);
+	free(packed);
+}
+
+static void test_packed_pages_have_the_same_events(void **state)
+{
+	u64 before = 0, after = 0;
+
+	(void)state;
+	for (u32 i = 1; i <= 1000; i++) {
+		seed = i * 0x9e3779b97f4a7c15ULL;
+		pack_some(false, &before, &after);
+	}
+	assert_true(after * 3 < before * 2);
+}
+
+static void test_noise_is_packed_or_kept(void **state)
+{
+	u64 before = 0, after = 0;
+
+	(void)state;
+	for (u32 i = 1; i <= 1000; i++) {
+		seed = i * 0x9e3779b97f4a7c15ULL;
+		pack_some(true, &before, &after);
+	}
+}
+
+/* --- text -------------------------------------------------------------------------------- */
+
+#define RECORD 16U
+
+static const struct text_symbol symbols[] = { { RENDER_LITERAL("hvc"), 1 }, { RENDER_LITERAL("hvc2"), 2 } };
+static const struct text_op ops[][4] = {
+	{ { .kind = TEXT_LITERAL, .literal = RENDER_LITERAL("enter reason=") },
+	  { .kind = TEXT_SYMBOL, .size = 1, .offset = 2, .symbols = symbols, .nr_symbols = 2 },
+	  { .kind = TEXT_LITERAL, .literal = RENDER_LITERAL(" vcpu=") },
+	  { .kind = TEXT_SIGNED, .size = 4, .offset = 4, .padded = true } },
+	{ { .kind = TEXT_LITERAL, .literal = RENDER_LITERAL("abort esr=0x") },
+	  { .kind = TEXT_HEX, .size = 8, .offset = 8 } },
+};
+static const struct text_pattern patterns[] = {
+	{ .id = ID(ENTER), .event = ENTER, .length = 8, .ops = ops[0], .nr_ops = 4 },
+	{ .id = ID(EXIT), .event = EXIT, .length = RECORD, .ops = ops[1], .nr_ops = 2 },
+};
+
+static u8 text_records[CAPACITY * RECORD];
+
+static void parse(struct text_cpu *cpus, struct text_decoder *decoder, const char *text, u64 size)
+{
+	u64 at = 0, used;
+
+	*decoder = (struct text_decoder){
+		.patterns = patterns, .nr_patterns = 2, .cpus = cpus, .nr_cpus = NR_CPUS,
+		.records = text_records, .stride = RECORD,
+	};
+	do {
+		batch.nr = 0;
+		used = text_next(decoder, text + at, size - at, &batch);
+		at += used;
+		for (u32 row = 0; row < batch.nr; row++) {
+			assert_true(batch.cpu[row] < NR_CPUS && batch.event[row] < TAIL);
+			assert_true(batch.payload[row] + batch.length[row] <=
+				    text_records + sizeof(text_records));
+		}
+	} while (used && batch.nr == CAPACITY);
+}
+
+static u64 number_at(u32 row, u32 offset, u8 size)
+{
+	struct decode_field field = { offset, size, false };
+	u64 value;
+
+	decode_numbers(&batch, &row, 1, &field, sizeof(value), (u8 *)&value);
+	return value;
+}
+
+static void test_a_text_is_records(void **state)
+{
+	static const char text[] = "# a comment\n"
+		"[002]\t    1.000002: enter reason=hvc2 vcpu=  -7\n"
+		"CPU:1 [LOST 5 EVENTS]\nCPU:1 [LOST EVENTS]\n"
+		"[001]\t12345.678901: abort esr=0xfedcba9876543210\n"
+		"[001]\t    1.000002: enter reason=hvc22 vcpu=7\n"
+		"[003]\t    1.000002: enter reason=hvc vcpu=7\n"
+		"[001]\t    1.000002: enter reason=hvc vcpu=7 \n"
+		"[001]\t    1.00002: enter reason=hvc vcpu=7\n\n"
+		"[001]\t    1.000002: enter reason=hvc vcpu=";
+	struct text_cpu cpus[NR_CPUS] = { 0 };
+	struct text_decoder decoder;
+
+	(void)state;
+	parse(cpus, &decoder, text, sizeof(text) - 1);
+	assert_int_equal(batch.nr, 2);
+	assert_int_equal(decoder.odd, 5);
+	assert_int_equal(batch.time[0], 1000002000);
+	assert_int_equal(batch.cpu[0], 2);
+	assert_int_equal(number_at(0, 0, 2), ID(ENTER));
+	assert_int_equal(number_at(0, 2, 1), 2);
+	assert_int_equal(number_at(0, 4, 4), (u32)-7);
+	assert_int_equal(batch.time[1], 12345678901000);
+	assert_int_equal(batch.lost[1], DECODE_LOST_UNKNOWN);
+	assert_int_equal(number_at(1, 8, 8), 0xfedcba9876543210);
+	assert_int_equal(cpus[1].lost_events, 5);
+	assert_int_equal(cpus[1].uncounted, 1);
+	assert_int_equal(cpus[1].lost, 0);
+}
+
+static u64 make_line(char *line, u64 room)
+{
+	static const char *const forms[] = {
+		"[%03u]\t%5u.%06u: enter reason=hvc vcpu=7\n",
+		"[%03u]\t%5u.%06u: abort esr=0xdeadbeef\n",
+		"CPU:%u [LOST %u EVENTS]\n",
+	};
+	u32 form = (u32)draw(3);
+	int length = form == 2 ? snprintf(line, room, forms[2], (u32)draw(3), (u32)draw(1000))
+			       : snprintf(line, room, forms[form], (u32)draw(3), (u32)draw(100000),
+					  (u32)draw(1000000));
+
+	return (u64)length;
+}
+
+/* Nothing outside of the text and of the records is touched. */
+static void test_text_that_is_spoilt(void **state)
+{
+	(void)state;
+	for (u32 i = 1; i <= 2000; i++) {
+		struct text_cpu cpus[NR_CPUS] = { 0 };
+		struct text_decoder decoder;
+		char made[8192], *exact;
+		u64 size = 0;
+
+		seed = i * 0x9e3779b97f4a7c15ULL;
+		for (u64 nr = draw(100); nr > 0; nr--)
+			size += make_line(made + size, sizeof(made) - size);
+		for (u64 nr = size ? draw(20) : 0; nr > 0; nr--)
+			made[draw(size)] = (char)draw(256);
+		exact = malloc(size + 1);
+		assert_non_null(exact);
+		memcpy(exact, made, size);
+		parse(cpus, &decoder, exact, size);
+		free(exact);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_captures_are_merged),
 		cmocka_unit_test(test_noise_is_read_to_its_end),
 		cmocka_unit_test(test_quantiles),
+		cmocka_unit_test(test_packed_pages_have_the_same_events),
+		cmocka_unit_test(test_noise_is_packed_or_kept),
+		cmocka_unit_test(test_a_text_is_records),
+		cmocka_unit_test(test_text_that_is_spoilt),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -21,10 +21,10 @@ void decode_feed(struct decode_cpu *cpu, const u8 *pages, u64 size)
 
 static void note_loss(struct decode_cpu *cpu, u64 lost)
 {
-	cpu->losses++;
 	if (lost == DECODE_LOST_UNKNOWN || cpu->lost == DECODE_LOST_UNKNOWN ||
 	    lost > UINT64_MAX - 1 - cpu->lost) {
 		cpu->lost = DECODE_LOST_UNKNOWN;
+		cpu->uncounted++;
 		return;
 	}
 	cpu->lost += lost;

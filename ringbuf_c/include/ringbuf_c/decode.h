@@ -52,7 +52,7 @@ struct decode_cpu {
 	struct rb_record record;
 	u64 events;	  /* so far */
 	u64 lost_events;  /* so far, those that somebody has counted */
-	u64 losses;	  /* times that events were lost */
+	u64 uncounted;	  /* times that events were lost, and nobody has counted them */
 	u64 broken_pages; /* whose rest was skipped */
 	u64 odd_events;	  /* of unknown id, or too short for their event */
 };
