@@ -395,7 +395,7 @@ static void test_plain_events_are_counted(void **state)
 		{ "5e000000 01000000", "time extend" },
 		{ "40000000 05000000 01000000", "no room for an id" },
 		{ "40000000 10000000 01000000", "past the commit" },
-		{ "40000000 0c000000 01000000", "past it, as long as the one before" },
+		{ "40000000 0c000000 01000000 000000", "past it, as long as the one before" },
 		{ "40000000 ffffffff 01000000", "far past it" },
 	};
 	static const char shorter[] = "60000000 08000000 01000000";
