@@ -19,7 +19,7 @@ import pytest
 from hyptracefs.conduit import SocketConduit
 from hyptracefs.hypercalls import Hypercalls
 from hyptracefs.options import UsageError
-from hyptracefs.sources import Attachment, SocketSource, canonical_source
+from hyptracefs.sources import Attachment, SocketSource, canonical_source, source_of
 from tests.mounts import PATIENCE_S, Model, Mount, can_mount, modelled, mounted, parse, until
 from tests.support import raises_errno
 
@@ -48,6 +48,28 @@ def attach(model: Model) -> Attachment:
 def calls_of(attached: Attachment) -> Hypercalls:
     conduit = attached.conduit
     return Hypercalls(conduit.address, attached.introduction.hello.cpus, conduit.gone)
+
+
+# --- a model of our own ----------------------------------------------------------------------
+
+
+def children() -> set[str]:
+    path = Path(f"/proc/self/task/{os.getpid()}/children")
+    return set(path.read_text(encoding="ascii").split())
+
+
+def test_first_model_gets_ready_before_it_is_attached_to() -> None:
+    before = children()
+    source = source_of("model", 2, "idle")
+    [first] = children() - before
+    attached = source.attach()
+    assert children() - before == {first}
+    attached.close()
+    assert children() == before
+    attached = source.attach()
+    assert len(children() - before) == 1
+    attached.close()
+    assert children() == before
 
 
 # --- hyp-model -----------------------------------------------------------------------------
