@@ -11,6 +11,8 @@ import stat
 import struct
 import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -312,6 +314,16 @@ def test_an_answer_that_is_no_reply_to_statistics_ends_it(
     with raises_errno(errno.ENODEV):
         Hypercalls(conduit.address, 1, conduit.gone).statistics()
     assert conduit.gone() == os.strerror(errno.EPROTO)
+
+
+def test_a_load_of_many_pages_may_take_longer(pair: tuple[SocketConduit, socket.socket]) -> None:
+    conduit, theirs = pair
+    late = threading.Timer(2.3, theirs.send, [_reply(0, 0)])
+    late.start()
+    with tempfile.TemporaryFile() as memory:
+        Hypercalls(conduit.address, 1, conduit.gone).load(0, 1 << 20, memory.fileno(), 0)
+    late.join()
+    assert not conduit.gone()
 
 
 # --- mounts --------------------------------------------------------------------------------------

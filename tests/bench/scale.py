@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import NamedTuple
 
 from tests.bench.places import Ours, ours
@@ -37,11 +39,18 @@ _CASES = (
     _Case(1, 16 << 10, _NONE, 3),
     _Case(1, 256 << 10, _NONE, 1),
     _Case(1, 7, _NONE, 20),
-    _Case(64, 4 << 10, _NONE, 1),
+    _Case(64, 256, _NONE, 3),
     _Case(64, 7, _NONE, 20),
     _Case(1, 16 << 10, _BLOCKED, 3),
     _Case(1, 16 << 10, _SHARING, 3),
 )
+
+
+def _stand_back(model: int) -> None:
+    """Its CPUs; who answers hypercalls is another thread, and must get through to them."""
+    for task in Path(f"/proc/{model}/task").iterdir():
+        if task.name != str(model):
+            os.setpriority(os.PRIO_PROCESS, int(task.name), 19)
 
 
 def _all_full(mount: Ours, cpus: int) -> bool:
@@ -102,6 +111,7 @@ def _block_others(mount: Ours, case: _Case, stack: ExitStack) -> None:
 def _figures(case: _Case) -> Sequence[tuple[str, float]]:
     with ExitStack() as stack:
         mount = stack.enter_context(ours("storm:max", "max_buffer_mb=600", cpus=case.cpus))
+        _stand_back(mount.servers[1])
         stack.enter_context(mount.loaded(case.size_kb))
         _block_others(mount, case, stack)
         text = _cost(mount, case, "trace_pipe", _CAT)
