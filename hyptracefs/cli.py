@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from hypervisor_model.cli import VersionAction, default_cpus
@@ -83,23 +81,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-@contextmanager
-def _nothing_is_garbage() -> Iterator[None]:
-    """For imports: to look for garbage in what they make takes a sixth of their time."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
-
-
 def _serve(arguments: argparse.Namespace, options: Options, ready: Callable[[], None]) -> None:
     # A model starts beside us, while we import.
     source = source_of(arguments.source, options.cpus or default_cpus(), options.workload)
     # Late: the parent of a daemon needs neither trio nor pyfuse3.
-    with _nothing_is_garbage():
-        from hyptracefs.serve import MountRequest, serve  # noqa: PLC0415
+    from hyptracefs.serve import MountRequest, serve  # noqa: PLC0415
 
     serve(MountRequest(source, arguments.source, arguments.mountpoint, options), ready)
 
