@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import importlib.metadata
 import os
 import signal
 import socket
@@ -14,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from hypervisor_model.model import Hypervisor
 from hypervisor_model.workloads import WORKLOADS, load_workload
@@ -39,6 +39,22 @@ exit status:
   1  could not listen, or could not get what it needs
   2  wrong usage
 """
+
+
+class VersionAction(argparse.Action):
+    """Prints the version and exits: as argparse's own, but looks for it only when asked."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
+        super().__init__(
+            option_strings, dest, nargs=0, help="show program's version number and exit"
+        )
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        """As argparse calls it."""
+        from importlib.metadata import version  # noqa: PLC0415 (as long as the rest of the start)
+
+        print(version("hyptracefs"))  # noqa: T201
+        parser.exit()
 
 
 def default_cpus() -> int:
@@ -71,9 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--cpus", type=_positive, default=default_cpus(), help="1 to 1024")
     parser.add_argument("--workload", default="replay", metavar="NAME", help="what its CPUs do")
-    parser.add_argument(
-        "-V", "--version", action="version", version=importlib.metadata.version("hyptracefs")
-    )
+    parser.add_argument("-V", "--version", action=VersionAction)
     return parser
 
 

@@ -22,6 +22,8 @@
 
 /* A call waits for a pCPU to come back to its host, and for a writer to end its event. */
 #define PATIENCE_NS 2000000000ULL
+/* To map and pin each page of a load takes 4 us; ten times that on a busy machine. */
+#define PAGE_PATIENCE_NS 50000ULL
 /* An answer that comes sooner than this is waited for without going to sleep. */
 #define SPIN_NS 20000U
 
@@ -72,8 +74,16 @@ static int send_request(int fd, const struct single_request *request, int passed
 	return sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
 }
 
+static u64 patience_ns(const struct hvc_regs *regs)
+{
+	/* the descriptor has a number for each page */
+	u64 pages = regs->x0 == HVC_TRACING_LOAD ? regs->x2 / sizeof(u64) : 0;
+
+	return PATIENCE_NS + pages * PAGE_PATIENCE_NS;
+}
+
 /* Bytes of the message; -ETIMEDOUT, -errno. */
-static ssize_t receive(int fd, void *message, size_t size)
+static ssize_t receive(int fd, void *message, size_t size, u64 patience)
 {
 	u64 start = monotonic_ns();
 
@@ -86,12 +96,12 @@ static ssize_t receive(int fd, void *message, size_t size)
 			return got;
 		if (errno != EAGAIN && errno != EINTR)
 			return -errno;
-		if (waited >= PATIENCE_NS)
+		if (waited >= patience)
 			return -ETIMEDOUT;
 		if (waited < SPIN_NS)
 			sched_yield(); /* who answers may want this very CPU */
 		else
-			poll(&wait, 1, (int)((PATIENCE_NS - waited) / 1000000) + 1);
+			poll(&wait, 1, (int)((patience - waited) / 1000000) + 1);
 	}
 }
 
@@ -116,7 +126,7 @@ static ssize_t ask(struct socket_conduit *to, u32 cpu, const struct hvc_regs *re
 	ssize_t got = send_request(to->fd, &request, fd_of(regs));
 
 	if (!got)
-		got = receive(to->fd, answer, room);
+		got = receive(to->fd, answer, room, patience_ns(regs));
 	if (got < 0)
 		return got;
 	if (!got)

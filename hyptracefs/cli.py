@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from hypervisor_model.cli import VersionAction, default_cpus
 from hyptracefs import daemon
 from hyptracefs.mounts import (
     MountError,
@@ -19,7 +19,7 @@ from hyptracefs.mounts import (
     clear_dead_mounts,
 )
 from hyptracefs.options import Options, UsageError, fuse_options_help, options_help, parse_options
-from hyptracefs.sources import SOURCES, canonical_source
+from hyptracefs.sources import SOURCES, canonical_source, source_of
 
 _FAILED = 1
 _USAGE = 2
@@ -76,18 +76,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-d", dest="debug", action="store_true", help="log each request; implies -f"
     )
-    parser.add_argument(
-        "-V", "--version", action="version", version=importlib.metadata.version("hyptracefs")
-    )
+    parser.add_argument("-V", "--version", action=VersionAction)
     parser.add_argument("--ready-fd", type=int, help=argparse.SUPPRESS)
     return parser
 
 
 def _serve(arguments: argparse.Namespace, options: Options, ready: Callable[[], None]) -> None:
+    # A model starts beside us, while we import.
+    source = source_of(arguments.source, options.cpus or default_cpus(), options.workload)
     # Late: the parent of a daemon needs neither trio nor pyfuse3.
     from hyptracefs.serve import MountRequest, serve  # noqa: PLC0415
 
-    serve(MountRequest(arguments.source, arguments.mountpoint, options), ready)
+    serve(MountRequest(source, arguments.source, arguments.mountpoint, options), ready)
 
 
 def _in_background(arguments: argparse.Namespace) -> int:

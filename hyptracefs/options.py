@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from hypervisor_model import WORKLOADS, load_workload
-from hyptracefs.remote import Settings
-from hyptracefs.wakeup import Wakeup
+
+if TYPE_CHECKING:
+    from hyptracefs.remote import Settings
+    from hyptracefs.wakeup import Wakeup
 
 # Of the top directory, as of a tracefs.
 DEFAULT_MODE = 0o700
@@ -38,6 +40,8 @@ class Options:
     @property
     def remote(self) -> Settings:
         """For each remote."""
+        from hyptracefs.remote import Settings  # noqa: PLC0415 (with it comes trio: see cli.py)
+
         max_bytes = None if self.max_buffer_mb is None else self.max_buffer_mb << 20
         return Settings(self.poll_ms, max_bytes, self.wakeup)
 
@@ -65,6 +69,8 @@ def _octal(text: str) -> int:
 
 
 def _wakeup(text: str) -> Wakeup:
+    from hyptracefs.wakeup import Wakeup  # noqa: PLC0415 (as above)
+
     names = [way.value for way in Wakeup]
     if text not in names:
         raise ValueError(f"not one of {', '.join(names)}")

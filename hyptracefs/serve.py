@@ -12,15 +12,15 @@ from dataclasses import dataclass, replace
 import trio
 
 from hypervisor_model import RemoteTest
-from hypervisor_model.cli import default_cpus
 from hyptracefs.events import compile_events
 from hyptracefs.fuse import Owner, TraceOperations
 from hyptracefs.fuse_hook import FuseHook, pumping, pyfuse3
 from hyptracefs.hypercalls import Hypercalls, Traits
-from hyptracefs.mounts import MountError, OwnMount, check_mountpoint, reserved
+from hyptracefs.mounts import MountError, check_mountpoint, reserved
 from hyptracefs.options import Options
+from hyptracefs.own_mount import OwnMount
 from hyptracefs.remote import Remote, Settings
-from hyptracefs.sources import Hypervisors, source_of
+from hyptracefs.sources import Hypervisors, Source
 from hyptracefs.tree import Tree, views_of
 from hyptracefs.wakeup import Alarm
 
@@ -37,7 +37,8 @@ _END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class MountRequest:
     """What to mount, where, and how."""
 
-    source: str
+    source: Source
+    name: str  # of the source
     mountpoint: str  # absolute
     options: Options
 
@@ -45,7 +46,7 @@ class MountRequest:
 def _fuse_options(request: MountRequest) -> set[str]:
     ours = {*pyfuse3.default_options, "subtype=hyptracefs"}
     if not any(option.startswith("fsname=") for option in request.options.fuse):
-        ours.add(f"fsname={request.source}")
+        ours.add(f"fsname={request.name}")
     return ours | request.options.fuse
 
 
@@ -126,8 +127,7 @@ def serve(request: MountRequest, ready: Callable[[], None]) -> None:
         # Until the event loop listens: unwind, so that no mount stays behind.
         signal.signal(number, signal.default_int_handler)
     options = request.options
-    source = source_of(request.source, options.cpus or default_cpus(), options.workload)
-    with closing(Hypervisors(source)) as hypervisors, RemoteTest(hypervisors.cpus) as test:
+    with closing(Hypervisors(request.source)) as hypervisors, RemoteTest(hypervisors.cpus) as test:
         remotes = (_remote_of(hypervisors, options), _test_remote(test, options))
         tree = Tree(views_of(*remotes), options.mode)
         operations = TraceOperations(tree, FuseHook(), ready, _owner(options))

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from hypervisor_model import EventInfo, FormatTable, SymbolTable
 from hyptracefs.conduit import SocketConduit
@@ -143,34 +143,51 @@ class SocketSource:
         return _shake_hands(connection, who, _nothing)
 
 
+class _StartedModel(NamedTuple):
+    """A hypervisor model of our own, which may not have said anything yet."""
+
+    connection: socket.socket
+    process: subprocess.Popen[bytes]
+
+    def end(self) -> None:
+        """When we have hung up, it ends."""
+        try:
+            self.process.wait(_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            log.warning("model: process %d does not end: killed", self.process.pid)
+            self.process.kill()
+            self.process.wait()
+
+
 class ModelSource:
-    """A hypervisor model of our own."""
+    """A hypervisor model of our own.
+
+    The first one is started at once, so that it gets ready while we do.
+    """
 
     def __init__(self, cpus: int, workload: str) -> None:
         self._arguments = [f"--cpus={cpus}", f"--workload={workload}"]
+        self._next: _StartedModel | None = self._start()
 
-    def attach(self) -> Attachment:
-        """As Source. The model ends when we hang up, in whatever way we end."""
+    def _start(self) -> _StartedModel:
+        """It ends when we hang up, in whatever way we end."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         command = [sys.executable, "-m", "hypervisor_model", f"--fd={theirs.fileno()}"]
         with theirs:
-            model = subprocess.Popen(
+            process = subprocess.Popen(
                 command + self._arguments,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 process_group=0,  # ^C on a terminal is for the mount
             )
+        return _StartedModel(ours, process)
 
-        def end() -> None:
-            try:
-                model.wait(_PATIENCE_S)
-            except subprocess.TimeoutExpired:
-                log.warning("model: process %d does not end: killed", model.pid)
-                model.kill()
-                model.wait()
-
-        return _shake_hands(ours, "hypervisor model", end)
+    def attach(self) -> Attachment:
+        """As Source."""
+        model = self._next or self._start()
+        self._next = None
+        return _shake_hands(model.connection, "hypervisor model", model.end)
 
 
 def canonical_source(name: str) -> str:

@@ -11,6 +11,8 @@ import stat
 import struct
 import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +21,7 @@ import pytest
 from hyptracefs.conduit import SocketConduit
 from hyptracefs.hypercalls import Hypercalls
 from hyptracefs.options import UsageError
-from hyptracefs.sources import Attachment, SocketSource, canonical_source
+from hyptracefs.sources import Attachment, SocketSource, canonical_source, source_of
 from tests.mounts import PATIENCE_S, Model, Mount, can_mount, modelled, mounted, parse, until
 from tests.support import raises_errno
 
@@ -48,6 +50,28 @@ def attach(model: Model) -> Attachment:
 def calls_of(attached: Attachment) -> Hypercalls:
     conduit = attached.conduit
     return Hypercalls(conduit.address, attached.introduction.hello.cpus, conduit.gone)
+
+
+# --- a model of our own ----------------------------------------------------------------------
+
+
+def children() -> set[str]:
+    path = Path(f"/proc/self/task/{os.getpid()}/children")
+    return set(path.read_text(encoding="ascii").split())
+
+
+def test_first_model_gets_ready_before_it_is_attached_to() -> None:
+    before = children()
+    source = source_of("model", 2, "idle")
+    [first] = children() - before
+    attached = source.attach()
+    assert children() - before == {first}
+    attached.close()
+    assert children() == before
+    attached = source.attach()
+    assert len(children() - before) == 1
+    attached.close()
+    assert children() == before
 
 
 # --- hyp-model -----------------------------------------------------------------------------
@@ -290,6 +314,16 @@ def test_an_answer_that_is_no_reply_to_statistics_ends_it(
     with raises_errno(errno.ENODEV):
         Hypercalls(conduit.address, 1, conduit.gone).statistics()
     assert conduit.gone() == os.strerror(errno.EPROTO)
+
+
+def test_a_load_of_many_pages_may_take_longer(pair: tuple[SocketConduit, socket.socket]) -> None:
+    conduit, theirs = pair
+    late = threading.Timer(2.3, theirs.send, [_reply(0, 0)])
+    late.start()
+    with tempfile.TemporaryFile() as memory:
+        Hypercalls(conduit.address, 1, conduit.gone).load(0, 1 << 20, memory.fileno(), 0)
+    late.join()
+    assert not conduit.gone()
 
 
 # --- mounts --------------------------------------------------------------------------------------

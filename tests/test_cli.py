@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -119,3 +121,10 @@ def test_mountpoint_that_is_one_already_is_told(
     with pytest.raises(MountError, match=r"is a mount of hyptracefs already.*umount "):
         check_mountpoint(str(mountpoint))
     check_mountpoint(str(tmp_path))
+
+
+def test_parent_of_a_daemon_does_without_trio_and_pyfuse3() -> None:
+    """They are as long to import as all the rest."""
+    program = "import sys, hyptracefs.cli; print({'trio', 'pyfuse3'} & set(sys.modules))"
+    printed = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert printed.stdout == b"set()\n"

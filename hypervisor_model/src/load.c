@@ -44,7 +44,7 @@ static int map_shared(struct shared_memory *shared, int fd)
 	shared->pinned = calloc(shared->size / RB_PAGE_SIZE, 1);
 	if (!shared->pinned)
 		return -ENOMEM;
-	shared->base = mmap(NULL, shared->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	shared->base = mmap(NULL, shared->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
 	if (shared->base == MAP_FAILED) {
 		shared->base = NULL;
 		/* Opened or sealed so that nobody may write: no memory to be had. */

@@ -19,6 +19,7 @@
 #define POLLED_BATCHES 50U
 #define TEXT_PAGES 66U
 #define TEXT_SIZE 65536U
+#define RAW_SIZE (1U << 20)
 #define MAX_CPUS 8U
 
 /* --- rings ------------------------------------------------------------------------- */
@@ -202,6 +203,20 @@ static void fill_rings(void)
 	}
 }
 
+/* Two sizes, in no order. */
+static void fill_mixed(void)
+{
+	u32 random = 1;
+
+	for (u32 i = 0; i < (TEXT_PAGES - 2) * 200; i++) {
+		random = random * 1103515245U + 12345U;
+		if (random >> 30 & 1)
+			trace_hyp_enter(&cpus[0], HYP_REASON_HVC, (pid_t)i);
+		else
+			trace_selftest(&cpus[0], i);
+	}
+}
+
 static u32 text_batch(void)
 {
 	static char text[TEXT_SIZE];
@@ -214,6 +229,26 @@ static u32 text_batch(void)
 	for (u32 nr = 0; nr < reader.nr_cpus; nr++)
 		after += reader_cpus[nr].read;
 	return (u32)(after - before);
+}
+
+/* Pages, not events. */
+static u32 raw_batch(void)
+{
+	static u8 images[RAW_SIZE];
+	u32 pages = 0, got;
+
+	while ((got = reader_raw(&reader, READER_ALL_CPUS, &carry, images, sizeof(images))))
+		pages += got / RB_PAGE_SIZE;
+	return pages;
+}
+
+static void measure_raw(void)
+{
+	reader.nr_cpus = 1;
+	make_ring(0, TEXT_PAGES);
+	measure("reader_raw, a page of 255 events", fill_rings, raw_batch);
+	measure("reader_raw, a page of mixed events", fill_mixed, raw_batch);
+	free_ring(0);
 }
 
 static void measure_text(u32 nr_cpus)
@@ -245,6 +280,7 @@ int main(int argc, char **argv)
 	measure("limit", NULL, limit_batch);
 	measure_writer();
 	measure_cmpxchg_writer();
+	measure_raw();
 	measure_text(1);
 	measure_text(2);
 	measure_text(8);

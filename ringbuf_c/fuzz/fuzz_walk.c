@@ -123,6 +123,20 @@ static void walk(const u8 *data, u32 commit, u64 time_stamp)
 	require(events <= commit / EVENT_MIN);
 }
 
+/* Counting gets as far as so many steps do. */
+static void count(const u8 *data, u32 commit, u64 time_stamp)
+{
+	struct rb_record record = { .time_stamp = time_stamp };
+	u64 time = time_stamp;
+	u32 offset = 0;
+	u32 nr = rb_walk_plain(data, commit, &offset, &time);
+
+	while (nr--)
+		require(rb_walk_next(data, commit, record.next, record.time_stamp, &record) ==
+			RB_WALK_EVENT);
+	require(offset == record.next && time == record.time_stamp);
+}
+
 static struct buffer_data_page *take_page(struct input *input)
 {
 	bool taken = take_u8(input) % NR_WALK_COMMITS == COMMIT_IS_TAKEN;
@@ -147,6 +161,7 @@ int LLVMFuzzerTestOneInput(const u8 *bytes, size_t size)
 	require(broken == (page->commit > RB_PAGE_CAPACITY));
 	require(commit == (broken ? 0 : page->commit));
 	walk(page->data, commit, page->time_stamp);
+	count(page->data, commit, page->time_stamp);
 	free(page);
 	return 0;
 }

@@ -12,6 +12,7 @@ static void step(const char *at);
 
 /* Three events of the smallest size to a page. */
 #define RB_PAGE_SIZE 64U
+#define RB_MAX_TAKEN 2U
 
 #undef READ_ONCE
 #undef WRITE_ONCE

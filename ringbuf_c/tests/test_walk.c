@@ -387,34 +387,43 @@ static void test_one_byte_changed(void **state)
 
 static void test_plain_events_are_counted(void **state)
 {
-	/* two events, and what each thing that stops the count looks like */
-	static const struct {
-		const char *third;
-		const char *what;
-	} cases[] = {
+	/* what each thing that stops the count looks like */
+	static const char *const ends[][2] = {
 		{ "", "the end" },
 		{ "7e000000", "a header without its array[0]" },
 		{ "62000000 01000000 01000000", "short form" },
 		{ "5e000000 01000000", "time extend" },
 		{ "40000000 05000000 01000000", "no room for an id" },
 		{ "40000000 10000000 01000000", "past the commit" },
+		{ "40000000 0c000000 01000000 000000", "past it, as long as the one before" },
 		{ "40000000 ffffffff 01000000", "far past it" },
 	};
-	static const char two[] = "60000000 08000000 01000000 a0000000 0c000000 0200000003000000";
+	static const char shorter[] = "60000000 08000000 01000000";
+	static const char longer[] = "a0000000 0c000000 0200000003000000";
+	/* how many of each come before it, in turns */
+	static const u32 runs[][3] = { { 1, 1, 0 }, { 1, 3, 0 }, { 2, 1, 2 }, { 0, 9, 0 } };
 
 	(void)state;
-	for (u32 i = 0; i < ARRAY_SIZE(cases); i++) {
-		char text[256];
+	for (u32 i = 0; i < ARRAY_SIZE(ends) * ARRAY_SIZE(runs); i++) {
+		const char *const *end = ends[i / ARRAY_SIZE(runs)];
+		const u32 *run = runs[i % ARRAY_SIZE(runs)];
+		u32 nr_short = run[0] + run[2], nr_long = run[1];
+		u32 offset = 0, nr, length = 0;
 		struct buffer_data_page *page;
-		u32 offset = 0, nr;
 		u64 time = 1000;
+		char text[1024];
 
-		snprintf(text, sizeof(text), "%s %s", two, cases[i].third);
+		for (u32 j = 0; j < 3; j++) {
+			for (u32 k = 0; k < run[j]; k++)
+				length += (u32)snprintf(text + length, sizeof(text) - length, "%s ",
+							j == 1 ? longer : shorter);
+		}
+		snprintf(text + length, sizeof(text) - length, "%s", end[0]);
 		page = hex_page(text, 0);
 		nr = rb_walk_plain(page->data, (u32)page->commit, &offset, &time);
-		if (nr != 2 || offset != 28 || time != 1000 + 3 + 5)
-			fail_msg("%s: %u events up to %u, at %" PRIu64, cases[i].what, nr, offset,
-				 time);
+		if (nr != nr_short + nr_long || offset != 12 * nr_short + 16 * nr_long ||
+		    time != 1000 + 3 * nr_short + 5 * nr_long)
+			fail_msg("%s: %u events up to %u, at %" PRIu64, end[1], nr, offset, time);
 		free(page);
 	}
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import statistics
@@ -12,56 +11,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tests.bench.places import IN_C, IN_PYTHON, Kernel, Ours, constant, kernel, ours
-from tests.bench.samples import PAGE, Sample, cpu_ns, least, pin, read_all
+from tests.bench.record import record
+from tests.bench.rows import LONG, SHORT, Effort, Row
+from tests.bench.samples import PAGE, Sample, cpu_ns, pin, read_all
+from tests.bench.scale import scale
 from tests.mounts import mounted
 
 _MIB = 1 << 20
 _CAT = 128 * 1024  # what cat reads at once
 
-
-@dataclass(frozen=True)
-class Row:
-    """One figure, beside a peer's of the same run."""
-
-    bench: str
-    case: str
-    unit: str
-    ours: float
-    goal: str = ""
-    peer: str = ""
-    theirs: float | None = None
-
-    @property
-    def ratio(self) -> float | None:
-        return self.ours / self.theirs if self.theirs else None
-
-    def json(self) -> str:
-        ratio = None if self.ratio is None else round(self.ratio, 3)
-        return json.dumps({**asdict(self), "ratio": ratio})
-
-    def table(self) -> str:
-        theirs = "" if self.theirs is None else f"{self.theirs:.4g} ({self.peer})"
-        ratio = "" if self.ratio is None else f"{self.ratio:.2f}"
-        about = f"{self.bench}, {self.case}: {self.unit}"
-        return f"| {about} | {self.ours:.4g} | {theirs} | {ratio} | {self.goal} |"
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How long to look."""
-
-    times: int
-    size_kb: int
-    seconds: float
-    step: float  # of ladders
-
-
-_SHORT = Effort(times=3, size_kb=16 << 10, seconds=2, step=2)
-_LONG = Effort(times=9, size_kb=64 << 10, seconds=10, step=1.25)
 
 _KERNEL_KB = 8 << 10
 
@@ -225,57 +186,6 @@ def _latency(effort: Effort) -> Iterator[Row]:
             )
 
 
-# --- record --------------------------------------------------------------------------------------
-
-
-_LOWEST_RATE = {1408: 500_000, 7: 10_000}
-_HIGHEST_RATE = 64_000_000
-
-
-def _loses(rate: int, size_kb: int, seconds: float) -> bool:
-    """Whether readers of 1 MiB on both CPUs lose any of `rate` events/s and CPU."""
-    with ours(f"storm:{rate}") as mount:
-        mount.mount.write("buffer_size_kb", str(size_kb))
-        readers = [
-            subprocess.Popen(
-                ["dd", f"if={mount.path}/per_cpu/cpu{cpu}/trace_pipe_raw", "bs=1M", "of=/dev/null"],
-                stderr=subprocess.DEVNULL,
-            )
-            for cpu in (0, 1)
-        ]
-        try:
-            for file in ("hyp_enter/enable", "hyp_exit/enable"):
-                mount.mount.write(f"events/hypervisor/{file}", "1")
-            mount.mount.write("tracing_on", "1")
-            time.sleep(seconds)
-            return mount.count("overrun") > 0
-        finally:
-            for reader in readers:
-                reader.kill()
-                reader.wait()
-            mount.drain()
-
-
-def _lossless(size_kb: int, effort: Effort) -> float:
-    """The highest rate of a ladder of which nothing is lost at the second try; 0: even at its foot.
-
-    A step is missed when a neighbour has the CPU for longer than the buffer lasts.
-    """
-    best, rate = 0, _LOWEST_RATE[size_kb]
-    while rate < _HIGHEST_RATE:
-        if all(_loses(rate, size_kb, effort.seconds / 2) for _ in range(2)):
-            break
-        best, rate = rate, int(rate * effort.step)
-    return best
-
-
-def _record(effort: Effort) -> Iterator[Row]:
-    for size_kb, goal in ((1408, ">= 10 million"), (7, ">= 0.3 million")):
-        rate = _lossless(size_kb, effort) / 1e6
-        case = f"{size_kb} KiB per CPU, reads of 1 MiB"
-        yield Row("record", case, "million events/s and CPU, lossless", rate, goal)
-
-
 # --- idle ----------------------------------------------------------------------------------------
 
 
@@ -290,16 +200,19 @@ def _percent_busy(pids: tuple[int, ...], seconds: float) -> float:
     return 100 * (sum(map(cpu_ns, pids)) - before) / (time.monotonic_ns() - start)
 
 
-def _start_s() -> float:
+def _start() -> tuple[float, float]:
+    """Seconds until it is mounted; and of CPU time, of the mount and its model."""
     with tempfile.TemporaryDirectory() as directory:
         start = time.monotonic()
-        with mounted(Path(directory), "cpus=2"):
-            return time.monotonic() - start
+        with mounted(Path(directory), "cpus=2") as mount:
+            passed = time.monotonic() - start
+            return passed, (cpu_ns(mount.server.pid) + cpu_ns(mount.model())) / 1e9
 
 
 def _idle(effort: Effort) -> Iterator[Row]:
-    start = least(effort.times, _start_s, float)
-    yield Row("idle", "start to mounted", "s", start, "<= 0.5 s")
+    starts = [_start() for _ in range(effort.times)]
+    yield Row("idle", "start to mounted", "s", min(wall for wall, _ in starts), "<= 0.5 s")
+    yield Row("idle", "start to mounted", "s CPU", min(used for _, used in starts))
     with ours("idle") as mount:
         unread = _percent_busy(mount.servers, effort.seconds)
         reader = mount.mount.blocked_cat("trace_pipe")
@@ -319,9 +232,11 @@ _BENCHES: dict[str, Callable[[Effort], Iterator[Row]]] = {
     "text": _text,
     "raw": _raw,
     "latency": _latency,
-    "record": _record,
+    "record": record,
     "idle": _idle,
+    "scale": scale,
 }
+_ONLY_IF_ASKED = ("scale",)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -339,8 +254,8 @@ def main() -> None:
         sys.exit(f"scripts/bench: no {', '.join(sorted(unknown))}: there are {list(_BENCHES)}")
     if arguments.table:
         print("| what | ours | peer | ratio | goal |\n|---|---|---|---|---|")
-    for name in arguments.what or _BENCHES:
-        for row in _BENCHES[name](_LONG if arguments.long else _SHORT):
+    for name in arguments.what or (name for name in _BENCHES if name not in _ONLY_IF_ASKED):
+        for row in _BENCHES[name](LONG if arguments.long else SHORT):
             print(row.table() if arguments.table else row.json(), flush=True)
 
 

@@ -18,19 +18,23 @@ _INSTANCE = "hyptracefs-bench"
 
 
 class Ours:
-    """A mount with two CPUs of the model."""
+    """A mount of the model."""
 
     def __init__(self, mount: Mount) -> None:
         self.mount = mount
         self.path = mount.top
         self.servers = (mount.server.pid, mount.model())
 
-    def count(self, name: str) -> int:
-        """What the host has counted of something on all CPUs."""
+    def counts(self, name: str, who: str = "host") -> list[int]:
+        """What the host, or the hypervisor, has counted of something on each CPU."""
         lines = re.findall(
-            rf"^host cpu\d+ .*\b{name} (\d+)", self.mount.read("statistics"), re.MULTILINE
+            rf"^{who} cpu\d+ .*\b{name} (\d+)", self.mount.read("statistics"), re.MULTILINE
         )
-        return sum(map(int, lines))
+        return list(map(int, lines))
+
+    def count(self, name: str, who: str = "host") -> int:
+        """On all CPUs."""
+        return sum(self.counts(name, who))
 
     @contextlib.contextmanager
     def loaded(self, size_kb: int) -> Iterator[None]:
@@ -58,16 +62,16 @@ class Ours:
 
 
 @contextlib.contextmanager
-def ours(workload: str, *options: str) -> Iterator[Ours]:
+def ours(workload: str, *options: str, cpus: int = 2) -> Iterator[Ours]:
     with (
         tempfile.TemporaryDirectory() as directory,
-        mounted(Path(directory), "cpus=2", f"workload={workload}", *options) as mount,
+        mounted(Path(directory), f"cpus={cpus}", f"workload={workload}", *options) as mount,
     ):
         yield Ours(mount)
 
 
 class Kernel:
-    """An instance of the kernel's tracefs, where close(2) is traced."""
+    """An instance of the kernel's tracefs, where the end of close(2) is traced."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -84,12 +88,12 @@ class Kernel:
         """About as much as there is room for, on CPUs 0 and 1. Returns events."""
         self.write("buffer_size_kb", str(size_kb))
         self.write("trace", "")
-        self.write("events/syscalls/sys_enter_close/enable", "1")
+        self.write("events/syscalls/sys_exit_close/enable", "1")
         self.write("tracing_on", "1")
         events = size_kb * 1024 // 32
         subprocess.run([str(BUILT / "bench_closes"), str(events), "0", "1"], check=True)
         self.write("tracing_on", "0")
-        self.write("events/syscalls/sys_enter_close/enable", "0")
+        self.write("events/syscalls/sys_exit_close/enable", "0")
         return self.count("entries")
 
 

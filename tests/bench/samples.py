@@ -5,17 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 BUILT = Path(__file__).parents[2] / "build" / "plain" / "tests" / "bench"
 PAGE = 4096
 
 _CPUCLOCK_SCHED = 2  # see clock_getcpuclockid(3): the clock of another process
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -54,8 +51,3 @@ def read_all(file: Path, size: int, servers: Sequence[int], cpu: int, most: int 
     used = sum(map(cpu_ns, servers)) - before
     nr_bytes, reads, wall, own = map(int, printed.split())
     return Sample(nr_bytes, reads, wall, own + used)
-
-
-def least(times: int, measure: Callable[[], _T], cost: Callable[[_T], float]) -> _T:
-    """The cheapest of several: what comes on top is the neighbours'."""
-    return min((measure() for _ in range(times)), key=cost)

@@ -73,7 +73,14 @@ static inline s64 rb_pages_behind(u64 taken, const u64 *pages_lost, const u64 *p
  * host, in the order of their events. The host has read them all before it calls again.
  */
 #define RB_TAKEN_OFFSET 256U
-#define RB_MAX_TAKEN 64U /* pages; a reader page, and this less one to spare */
+
+/*
+ * Pages in one call, all that the meta page has room for; a reader page, and this less one to
+ * spare. Tests that want tiny rings build with fewer.
+ */
+#ifndef RB_MAX_TAKEN
+#define RB_MAX_TAKEN 239U
+#endif
 
 struct rb_taken {
 	u32 nr;
@@ -84,6 +91,10 @@ struct rb_taken {
 		u32 pad;
 	} pages[];
 };
+
+_Static_assert(RB_PAGE_SIZE < 4096U ||
+	       RB_TAKEN_OFFSET + offsetof(struct rb_taken, pages[RB_MAX_TAKEN]) <= RB_PAGE_SIZE,
+	       "the list is on the meta page");
 
 /*
  * Sub-buffer (SPEC A.5). `data` holds events back to back; the first `commit`

@@ -62,6 +62,66 @@ static __always_inline u32 rb_plain_size(u64 header, u32 room)
 		       (u32)sizeof(u32) + array0 : 0;
 }
 
+/* Whether @header is that of a plain event of @size bytes. */
+static __always_inline bool rb_is_plain_of(u64 header, u32 size)
+{
+	const u64 shape = (u64)UINT32_MAX << 32 | RB_TYPE_LEN_MASK;
+
+	return (header & shape) == ((u64)(size - (u32)sizeof(u32)) << 32 | RB_TYPE_DATA_LONG);
+}
+
+/* How far counting has come. */
+struct rb_passed {
+	u64 time_stamp; /* ns, of what is before offset */
+	u32 offset;
+	u32 nr;
+};
+
+static __always_inline void rb_pass(struct rb_passed *passed, u64 header, u32 size)
+{
+	passed->time_stamp += (u32)header >> RB_TYPE_LEN_BITS;
+	passed->offset += size;
+	passed->nr++;
+}
+
+/* Returns the size of the event; 0: there is no plain one. */
+static __always_inline u32 rb_pass_one(const u8 *data, u32 commit, struct rb_passed *passed)
+{
+	u32 size;
+	u64 header;
+
+	if (passed->offset >= commit || commit - passed->offset < RB_EVENT_HEADER + sizeof(u16))
+		return 0;
+	header = load_unaligned(u64, data + passed->offset);
+	size = rb_plain_size(header, commit - passed->offset);
+	if (size)
+		rb_pass(passed, header, size);
+	return size;
+}
+
+/*
+ * The same, and all that follow and are as long. No load waits here for the one before it: the
+ * branch that ends the run foretells where the next event is.
+ */
+static __always_inline u32 rb_pass_run(const u8 *data, u32 commit, struct rb_passed *passed)
+{
+	u32 size = rb_pass_one(data, commit, passed);
+	u32 last = commit - size; /* where one more may begin */
+
+	while (size && passed->offset <= last) {
+		u64 header = load_unaligned(u64, data + passed->offset);
+
+		if (!rb_is_plain_of(header, size))
+			break;
+		rb_pass(passed, header, size);
+	}
+	return size;
+}
+
+/* To have foretold wrongly costs as much as two events: not for runs that are shorter. */
+#define RB_RUN_EVENTS 16U
+#define RB_SHORT_RUNS 4U
+
 /**
  * rb_walk_plain - pass over such events, from *@offset on.
  *
@@ -70,22 +130,17 @@ static __always_inline u32 rb_plain_size(u64 header, u32 room)
  */
 static inline u32 rb_walk_plain(const u8 *data, u32 commit, u32 *offset, u64 *time_stamp)
 {
-	u32 nr = 0, at = *offset;
-	u64 time = *time_stamp;
+	struct rb_passed passed = { .time_stamp = *time_stamp, .offset = *offset };
+	u32 runs = 0;
 
-	while (at < commit && commit - at >= RB_EVENT_HEADER + sizeof(u16)) {
-		u64 header = load_unaligned(u64, data + at);
-		u32 size = rb_plain_size(header, commit - at);
-
-		if (!size)
-			break;
-		time += (u32)header >> RB_TYPE_LEN_BITS;
-		at += size;
-		nr++;
-	}
-	*offset = at;
-	*time_stamp = time;
-	return nr;
+	while (runs++ < RB_SHORT_RUNS + passed.nr / RB_RUN_EVENTS &&
+	       rb_pass_run(data, commit, &passed))
+		;
+	while (rb_pass_one(data, commit, &passed))
+		;
+	*offset = passed.offset;
+	*time_stamp = passed.time_stamp;
+	return passed.nr;
 }
 
 /**
