@@ -24,7 +24,7 @@ class Pipe:
         return PAGE_SIZE
 
     async def open(self, place: Place, flags: int, caller: int) -> OpenFile:
-        return _OpenPipe(await place.remote.open_reader(place.cpu, caller))
+        return _opened(_OpenPipe, await place.remote.open_reader(place.cpu, caller))
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class RawPipe:
         return _ENDLESS
 
     async def open(self, place: Place, flags: int, caller: int) -> OpenFile:
-        return _OpenRawPipe(await place.remote.open_reader(place.cpu, caller))
+        return _opened(_OpenRawPipe, await place.remote.open_reader(place.cpu, caller))
 
 
 class _OpenPipe(OpenFile):
@@ -112,6 +112,14 @@ class _OpenRawPipe(_OpenPipe):
         if len(self._spliced) == _STEPS_BACK:
             del self._spliced[min(self._spliced)]
         return page
+
+
+def _opened(kind: type[_OpenPipe], reader: Reader) -> OpenFile:
+    try:
+        return kind(reader)
+    except BaseException:  # no memory: nobody would close it
+        reader.close()
+        raise
 
 
 TRACE_PIPE = Pipe()
