@@ -35,6 +35,7 @@ def start(arguments: Sequence[str]) -> int:
         os.close(writing)
         try:
             if ready.read(1) == _READY:
+                server.returncode = 0  # it goes on without us; or Python would warn
                 return 0
         except KeyboardInterrupt:
             server.terminate()
