@@ -17,6 +17,7 @@ from hyptracefs.events import compile_events
 from hyptracefs.fuse import Owner, TraceOperations
 from hyptracefs.fuse_hook import FuseHook, pyfuse3
 from hyptracefs.hypercalls import Hypercalls, Traits
+from hyptracefs.memory import give_back_what_is_freed
 from hyptracefs.mounts import MountError, OwnMount, check_mountpoint, reserved
 from hyptracefs.options import Options
 from hyptracefs.remote import Remote, Settings
@@ -119,6 +120,7 @@ def serve(request: MountRequest, ready: Callable[[], None]) -> None:
     for number in _END_SIGNALS:
         # Until the event loop listens: unwind, so that no mount stays behind.
         signal.signal(number, signal.default_int_handler)
+    give_back_what_is_freed()
     options = request.options
     source = source_of(request.source, options.cpus or default_cpus(), options.workload)
     with closing(Hypervisors(source)) as hypervisors, RemoteTest(hypervisors.cpus) as test:
