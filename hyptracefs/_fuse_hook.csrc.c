@@ -260,6 +260,15 @@ static bool another(struct fuse_session *session, int64_t deadline)
 
 typedef int receive_fn(struct fuse_session *, struct fuse_buf *);
 
+/* No room for a request, which would end the session: it stays where it is. To pyfuse3: as below. */
+static int wait_for_memory(void)
+{
+	const struct timespec wait = { .tv_nsec = 1000000 };
+
+	nanosleep(&wait, NULL);
+	return -EINTR;
+}
+
 static int receive(receive_fn *next, struct fuse_session *session, struct fuse_buf *buf)
 {
 	int64_t deadline = monotonic_ns() + BURST_NS;
@@ -267,6 +276,8 @@ static int receive(receive_fn *next, struct fuse_session *session, struct fuse_b
 	do {
 		int size = next(session, buf);
 
+		if (size == -ENOMEM)
+			return wait_for_memory();
 		if (size <= 0 || !answer(session, buf, size))
 			return size;
 	} while (another(session, deadline));

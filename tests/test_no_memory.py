@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import resource
 import select
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -221,6 +223,25 @@ def test_a_long_trace_fails_and_goes_on(tmp_path: Path) -> None:
         mount.write("trace", "")
         until(lambda: mount.read("buffer_size_kb") == "1024 (unloaded)\n", "unloaded")
         until(lambda: not held(mount)[1], "the buffer to be given back")
+
+
+# --- the machine has none for what libfuse needs --------------------------------------------------
+
+
+def test_requests_that_there_is_no_room_for_are_answered_once_there_is(tmp_path: Path) -> None:
+    """libfuse has 1 MiB for each that it waits for; what is being answered keeps its own."""
+    with mounted(tmp_path, "cpus=2,workload=idle") as mount:
+        pid = mount.server.pid
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+        size = 1024 * int(re.search(r"VmSize:\s+(\d+)", status)[1])  # type: ignore[index]
+        before = resource.prlimit(pid, resource.RLIMIT_AS, (size, resource.RLIM_INFINITY))
+        reader = mount.cat("tracing_on")  # another has to be waited for meanwhile
+        try:
+            until(lambda: "failed to allocate" in mount.log(), "libfuse to have no room")
+        finally:
+            resource.prlimit(pid, resource.RLIMIT_AS, before)
+        assert reader.wait(timeout=PATIENCE_S) == 0
+        assert mount.read("tracing_on") == "0\n"
 
 
 # --- the hypervisor dies -------------------------------------------------------------------------
