@@ -5,11 +5,13 @@ find_program(CFFI_GEN_SRC cffi-gen-src HINTS ${Python_ROOT_DIR}/bin REQUIRED)
 function(cffi_module name package)
   set(source ${CMAKE_CURRENT_BINARY_DIR}/${name}.c)
   set(cdef ${CMAKE_CURRENT_SOURCE_DIR}/${name}.cdef.h)
-  set(csrc ${CMAKE_CURRENT_SOURCE_DIR}/${name}.csrc.c)
+  # By way of an include, so that what gdb and gcov know of it is where it stands.
+  set(csrc ${CMAKE_CURRENT_BINARY_DIR}/${name}.csrc.c)
+  file(WRITE ${csrc} "#include \"${CMAKE_CURRENT_SOURCE_DIR}/${name}.csrc.c\"\n")
   add_custom_command(
     OUTPUT ${source}
     COMMAND ${CFFI_GEN_SRC} read-sources ${package}.${name} ${cdef} ${csrc} ${source}
-    DEPENDS ${cdef} ${csrc}
+    DEPENDS ${cdef}
     VERBATIM)
   python_add_library(${name} MODULE ${source} WITH_SOABI)
   target_link_libraries(${name} PRIVATE ${ARGN})

@@ -117,13 +117,15 @@ def _run(argv: Sequence[str] | None) -> int:
     if arguments.ready_fd is not None:
         _serve_in_background(arguments, options)
         return 0
+    foreground = arguments.foreground or arguments.debug
+    if foreground:
+        level = logging.DEBUG if arguments.debug else logging.INFO
+        daemon.set_up_log(level, logging.StreamHandler())
     check_fuse()
     clear_dead_mounts(arguments.mountpoint)
     check_mountpoint(arguments.mountpoint)
-    if not (arguments.foreground or arguments.debug):
+    if not foreground:
         return _in_background(arguments)
-    level = logging.DEBUG if arguments.debug else logging.INFO
-    daemon.set_up_log(level, logging.StreamHandler())
     tell_systemd = daemon.systemd_notifier()
 
     def ready() -> None:
@@ -144,5 +146,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         status, message = _FAILED, str(error)
     except KeyboardInterrupt:
         status, message = _INTERRUPTED, "interrupted"
-    print(f"hyptracefs: {message}", file=sys.stderr)  # noqa: T201
+    print(daemon.for_stderr(f"hyptracefs: {message}", logging.ERROR), file=sys.stderr)  # noqa: T201
     return status

@@ -35,6 +35,7 @@ def start(arguments: Sequence[str]) -> int:
         os.close(writing)
         try:
             if ready.read(1) == _READY:
+                server.returncode = 0  # it goes on without us; or Python would warn
                 return 0
         except KeyboardInterrupt:
             server.terminate()
@@ -74,9 +75,35 @@ def log_handler(log_file: str | None) -> logging.Handler:
     return logging.NullHandler()
 
 
+# As syslog(3) numbers them.
+_PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3}
+
+
+def _stderr_is_journal() -> bool:
+    stream = os.environ.get("JOURNAL_STREAM")
+    if not stream:
+        return False
+    stderr = os.fstat(sys.stderr.fileno())
+    return stream == f"{stderr.st_dev}:{stderr.st_ino}"
+
+
+def for_stderr(text: str, level: int) -> str:
+    """`text` with its level in front of each line, if the journal reads it (sd-daemon(3))."""
+    if not _stderr_is_journal():
+        return text
+    return "\n".join(f"<{_PRIORITIES[level]}>{line}" for line in text.split("\n"))
+
+
+class _StderrFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return for_stderr(super().format(record), record.levelno)
+
+
 def set_up_log(level: int, handler: logging.Handler) -> None:
     """All messages of `level` and above to `handler`."""
-    handler.setFormatter(logging.Formatter("hyptracefs[%(process)d]: %(levelname)s: %(message)s"))
+    to_stderr = isinstance(handler, logging.StreamHandler) and handler.stream is sys.stderr
+    formatter = _StderrFormatter if to_stderr else logging.Formatter
+    handler.setFormatter(formatter("hyptracefs[%(process)d]: %(levelname)s: %(message)s"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
 
 

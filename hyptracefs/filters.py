@@ -494,6 +494,15 @@ class Filters:
         """What the `filter` file of an event shows."""
         return self._set.get(event.id, _NO_FILTER).text
 
+    def saved(self) -> Callable[[], None]:
+        """What makes them again what they are now."""
+        saved = dict(self._set)
+
+        def restore() -> None:
+            self._set = saved
+
+        return restore
+
     def clear(self, events: Iterable[Event]) -> None:
         """Let all of these pass."""
         for event in events:

@@ -11,11 +11,10 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeAlias, TypeVar, cast
 
-import trio
-
 from hyptracefs.files import OpenFile
 from hyptracefs.fuse_hook import PIPE, STREAM, Requests, pyfuse3
 from hyptracefs.streams import RawPipe
+from hyptracefs.threads import in_thread
 from hyptracefs.tree import Node, Tree
 
 log = logging.getLogger(__name__)
@@ -39,6 +38,8 @@ def _guarded(
 ) -> _Handler[_P, _T]:
     """The one door for errors: OSError becomes its errno, a bug becomes EIO and a log entry.
 
+    MemoryError is no bug.
+
     Without it, any other exception would end the mount.
     """
     name = handler.__name__
@@ -51,6 +52,9 @@ def _guarded(
         except OSError as error:
             log.debug("%s%s: %s", name, args, error)
             raise pyfuse3.FUSEError(error.errno or errno.EIO) from error
+        except MemoryError as error:
+            log.warning("%s: out of memory", name)
+            raise pyfuse3.FUSEError(errno.ENOMEM) from error
         except pyfuse3.FUSEError:
             raise
         except Exception as error:
@@ -87,8 +91,8 @@ async def _drop_cache(inode: int) -> None:
     must outlive it.
     """
     drop = functools.partial(pyfuse3.invalidate_inode, pyfuse3.InodeT(inode))
-    with contextlib.suppress(OSError, RuntimeError):  # forgotten already; no thread to be had
-        await trio.to_thread.run_sync(drop)
+    with contextlib.suppress(OSError):  # forgotten already; no thread to be had
+        await in_thread(drop)
 
 
 class TraceOperations(pyfuse3.Operations):

@@ -21,7 +21,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import trio
@@ -52,6 +52,7 @@ from hyptracefs.ring_buffer import (
     pages_for,
     physical_memory,
 )
+from hyptracefs.threads import in_thread
 from hyptracefs.wakeup import LONGEST_S, Doorbell, Wakeup, interval_s
 
 log = logging.getLogger(__name__)
@@ -255,7 +256,7 @@ class Remote:
     async def _attach_next(self) -> None:
         """Within a transition: another hypervisor, as the one before was told to be."""
         try:
-            self._hypercalls = await trio.to_thread.run_sync(self._attach)
+            self._hypercalls = await in_thread(self._attach)
         except OSError as error:
             log.error("%s: %s", self.name, error.strerror)  # noqa: TRY400 (no traceback)
             raise
@@ -320,8 +321,8 @@ class Remote:
         """In a thread: for a large buffer it takes long. Also when run() is being cancelled."""
         with trio.CancelScope(shield=True):
             try:
-                await trio.to_thread.run_sync(buffer.close)
-            except RuntimeError:  # no thread to be had: the limit of processes
+                await in_thread(buffer.close)
+            except OSError:  # no thread to be had
                 buffer.close()
 
     async def _load(self) -> None:
@@ -336,9 +337,7 @@ class Remote:
         geometry = Geometry(self.cpus, pages + spares, spares)
         self._check_size(geometry.size)
         # In a thread: to allocate, describe and load a large buffer takes long.
-        memory = await trio.to_thread.run_sync(self._load_memory, geometry)
-        conduit = self._hypercalls.conduit
-        self._buffer = RingBuffer(memory, geometry, self._table, conduit, HOST_CPU)
+        self._buffer = await in_thread(self._load_buffer, geometry)
         self._generation += 1
         self._apply_filters()
         self._have_it_attended()
@@ -351,16 +350,18 @@ class Remote:
                 f"{self._max_bytes >> 20}",
             )
 
-    def _load_memory(self, geometry: Geometry) -> Memory:
+    def _load_buffer(self, geometry: Geometry) -> RingBuffer:
         check_memory(geometry.size)  # before we describe it: that takes memory, too
         descriptor = geometry.descriptor()
         memory = Memory(geometry.size, descriptor)
+        calls = self._hypercalls
         try:
-            self._hypercalls.load(geometry.size, len(descriptor), memory.fd, geometry.spares)
+            buffer = RingBuffer(memory, geometry, self._table, calls.conduit, HOST_CPU)
+            calls.load(geometry.size, len(descriptor), memory.fd, geometry.spares)
         except BaseException:
             memory.close()
             raise
-        return memory
+        return buffer
 
     async def set_size(self, size_kb: int) -> None:
         """KiB per CPU, from the next load on. Raises OSError EINVAL, and EBUSY while loaded."""
@@ -442,6 +443,8 @@ class Remote:
                         return
                     # The old conversion goes on; the next tick tries again.
                     log.warning("%s: clock: %s", self.name, error)
+                except MemoryError:
+                    log.warning("%s: clock: out of memory", self.name)
 
     # --- events -------------------------------------------------------------------------------
 
@@ -482,17 +485,26 @@ class Remote:
 
         Raises FilterError (EINVAL): then it is always shown, and the error log says why.
         """
-        try:
+        with self._applied_filters():
             self._filters.set(event, expression)
-        finally:
-            self._apply_filters()
 
     def set_filters(self, expression: str) -> None:
         """Likewise, each event that has the fields; others are shown. FilterError: none has."""
-        try:
+        with self._applied_filters():
             self._filters.set_all(self.events, expression)
+
+    @contextmanager
+    def _applied_filters(self) -> Iterator[None]:
+        """What is set inside is what readers are shown; with no memory for it, nothing is."""
+        restore = self._filters.saved()
+        try:
+            yield
         finally:
-            self._apply_filters()
+            try:
+                self._apply_filters()
+            except MemoryError:
+                restore()
+                raise
 
     def _apply_filters(self) -> None:
         if self._buffer is not None:

@@ -14,6 +14,7 @@ import struct
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -383,18 +384,24 @@ class Memory:
     def __init__(self, size: int, behind: bytes = b"") -> None:
         size += len(behind)
         check_memory(size)
-        self.fd = os.memfd_create("hyptracefs", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
+            self._allocate(size, behind)
+        except OSError as error:
+            raise OSError(errno.ENOMEM, f"buffer: {size} bytes: {error.strerror}") from error
+        self._holders = 1
+        self._lock = threading.Lock()
+
+    def _allocate(self, size: int, behind: bytes) -> None:
+        with ExitStack() as undo:
+            self.fd = os.memfd_create("hyptracefs", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            undo.callback(os.close, self.fd)
             os.posix_fallocate(self.fd, 0, size)
             os.pwrite(self.fd, behind, size - len(behind))
             fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
             self._map = mmap.mmap(self.fd, size, mmap.MAP_SHARED, mmap.PROT_READ)
-        except OSError as error:
-            os.close(self.fd)
-            raise OSError(errno.ENOMEM, f"buffer: {size} bytes: {error.strerror}") from error
-        self._view = ffi.from_buffer("uint8_t[]", self._map)
-        self._holders = 1
-        self._lock = threading.Lock()
+            undo.callback(self._map.close)
+            self._view = ffi.from_buffer("uint8_t[]", self._map)
+            undo.pop_all()
 
     def at(self, offset: int) -> Any:
         """Pointer to byte `offset`."""
@@ -488,6 +495,9 @@ class RingBuffer:
         ]
         for cpu, order in enumerate(self._orders):
             lib.reader_keep_order(self._reader, cpu, order)
+        # Now, because these are wanted where nobody could be told that there is no memory.
+        self._heirs = [ffi.new("uint32_t[]", geometry.pages) for _ in range(geometry.cpus)]
+        self._stats = ffi.new("struct reader_stats *")
         self._filters = FilterTable({})
         self._out = bytearray(MAX_READ)
         self._c_out = ffi.from_buffer("uint8_t[]", self._out)
@@ -559,17 +569,13 @@ class RingBuffer:
 
     def inherit(self) -> None:
         """The hypervisor is gone: read what it has left, without it."""
-        self._heirs = [
-            ffi.new("uint32_t[]", self._cpus[cpu].nr_pages) for cpu in range(len(self._cpus))
-        ]
         for cpu, heirs in enumerate(self._heirs):
             lib.reader_inherit(self._reader, cpu, heirs)
 
     def statistics(self, cpu: int) -> Stats:
         """Counters of `cpu`, as last polled."""
-        stats = ffi.new("struct reader_stats *")
-        lib.reader_stats(self._reader, cpu, stats)
-        return Stats(*(getattr(stats, name) for name in Stats.__dataclass_fields__))
+        lib.reader_stats(self._reader, cpu, self._stats)
+        return Stats(*(getattr(self._stats, name) for name in Stats.__dataclass_fields__))
 
     def close(self) -> None:
         """Give the memory back, or leave that to the last dump. The hypervisor must have let go."""
@@ -777,11 +783,11 @@ class Dump:
         self._cursor: _Cursor | None = None
         self._closed = False
         self._memory = memory
-        memory.hold()
         # A cursor has room for a page of each CPU, whichever are wanted.
         self.large = max(nr_cpus, sum(each.nr for each in cpus)) > _QUICK_PAGES
         if not self.large:
             self._measured()
+        memory.hold()  # last: who gets no dump cannot close it
 
     def _measured(self) -> _Cursor:
         """The cursor that read() moves on. Events have been counted."""

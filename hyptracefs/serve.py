@@ -16,6 +16,7 @@ from hyptracefs.events import compile_events
 from hyptracefs.fuse import Owner, TraceOperations
 from hyptracefs.fuse_hook import FuseHook, pumping, pyfuse3
 from hyptracefs.hypercalls import Hypercalls, Traits
+from hyptracefs.memory import give_back_what_is_freed
 from hyptracefs.mounts import MountError, check_mountpoint, reserved
 from hyptracefs.options import Options
 from hyptracefs.own_mount import OwnMount
@@ -126,6 +127,7 @@ def serve(request: MountRequest, ready: Callable[[], None]) -> None:
     for number in _END_SIGNALS:
         # Until the event loop listens: unwind, so that no mount stays behind.
         signal.signal(number, signal.default_int_handler)
+    give_back_what_is_freed()
     options = request.options
     with closing(Hypervisors(request.source)) as hypervisors, RemoteTest(hypervisors.cpus) as test:
         remotes = (_remote_of(hypervisors, options), _test_remote(test, options))

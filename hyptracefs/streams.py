@@ -24,7 +24,7 @@ class Pipe:
         return PAGE_SIZE
 
     async def open(self, place: Place, flags: int, caller: int) -> OpenFile:
-        return _OpenPipe(await place.remote.open_reader(place.cpu, caller))
+        return _opened(_OpenPipe, await place.remote.open_reader(place.cpu, caller))
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class RawPipe:
         return _ENDLESS
 
     async def open(self, place: Place, flags: int, caller: int) -> OpenFile:
-        return _OpenRawPipe(await place.remote.open_reader(place.cpu, caller))
+        return _opened(_OpenRawPipe, await place.remote.open_reader(place.cpu, caller))
 
 
 class _OpenPipe(OpenFile):
@@ -81,6 +81,14 @@ class _OpenRawPipe(_OpenPipe):
 
     def _take(self, size: int) -> memoryview:
         return self._reader.try_read_raw(size)
+
+
+def _opened(kind: type[_OpenPipe], reader: Reader) -> OpenFile:
+    try:
+        return kind(reader)
+    except BaseException:  # no memory: nobody would close it
+        reader.close()
+        raise
 
 
 TRACE_PIPE = Pipe()

@@ -14,6 +14,7 @@ import trio
 from hyptracefs.files import OpenFile, Place, Swallow, is_writable
 from hyptracefs.remote import DumpReader
 from hyptracefs.ring_buffer import PAGE_SIZE, Dump, Stats
+from hyptracefs.threads import in_thread
 
 _T = TypeVar("_T")
 
@@ -45,7 +46,7 @@ async def _of_dump(place: Place, ask: Callable[[Dump], _T]) -> _T:
     dump = place.remote.buffer.dump(place.cpu)
     try:
         # In a thread where it takes long; to its end, or the memory would go under it.
-        return await trio.to_thread.run_sync(ask, dump) if dump.large else ask(dump)
+        return await in_thread(ask, dump) if dump.large else ask(dump)
     finally:
         dump.close()
 
@@ -65,7 +66,7 @@ class _Shown(OpenFile):
         if not dump.large:
             return dump.read(size, offset)
         async with self._turn:
-            return await trio.to_thread.run_sync(dump.read, size, offset)
+            return await in_thread(dump.read, size, offset)
 
     def release(self) -> None:
         if self._reader is not None:

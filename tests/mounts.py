@@ -23,6 +23,9 @@ PATIENCE_S = 20
 
 RECORDING = Path(__file__).parents[1] / "hypervisor_model" / "data" / "pkvm-guest-session.txt"
 
+# Warnings are errors, as in the tests themselves.
+_PYTHON = (sys.executable, "-W", "error")
+
 _LINE = re.compile(r"\[(\d{3})\]\t(?=[ \d]{5,}\.) *(\d+)\.(\d{6}): (\w+)(?: (.*))?")
 
 
@@ -109,7 +112,7 @@ class Mount:
         self.path = where
         self.top = where / "hypervisor"
         self._log = log
-        command = [sys.executable, "-X", "faulthandler", *program, source, str(where)]
+        command = [*_PYTHON, "-X", "faulthandler", *program, source, str(where)]
         with log.open("wb") as stderr:
             self.server = subprocess.Popen(
                 [*command, "-f", *(f"-o{option}" for option in options)],
@@ -197,7 +200,7 @@ class Model:
     def __init__(self, path: Path, *options: str) -> None:
         self.path = path
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "hypervisor_model", f"--listen={path}", *options],
+            [*_PYTHON, "-m", "hypervisor_model", f"--listen={path}", *options],
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
@@ -213,6 +216,8 @@ class Model:
         """As nobody would like to end."""
         self.process.kill()
         self.process.wait()
+        if self.process.stderr is not None:
+            self.process.stderr.close()
 
     def end(self) -> int:
         """Exit status."""
@@ -228,8 +233,6 @@ def modelled(path: Path, *options: str) -> Iterator[Model]:
         yield model
     finally:
         model.kill()
-        if model.process.stderr is not None:
-            model.process.stderr.close()
 
 
 def can_mount() -> bool:

@@ -8,12 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from hyptracefs import mount_table, mounts
+from hyptracefs import daemon, mount_table, mounts
 from hyptracefs.cli import main
 from hyptracefs.mounts import MountError, check_fuse, check_mountpoint
 
 _USAGE = 2
 _FAILED = 1
+
+
+@pytest.fixture(autouse=True)
+def _our_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of the process that runs the tests stays as it is."""
+    monkeypatch.setattr(daemon, "set_up_log", lambda *_: None)
 
 
 @pytest.mark.parametrize(

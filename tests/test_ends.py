@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from hyptracefs.daemon import systemd_notifier
-from tests.mounts import PATIENCE_S, can_mount, mounted, until
+from tests.mounts import PATIENCE_S, Mount, can_mount, mounted, until
+
+ROOT = Path(__file__).parents[1]
 
 needs_mount = pytest.mark.skipif(not can_mount(), reason="needs root and /dev/fuse")
 
@@ -50,6 +55,74 @@ def test_no_manager_and_one_that_is_gone_are_no_error(
     systemd_notifier()("READY=1")
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "none"))
     systemd_notifier()("READY=1")
+
+
+_SAY = (
+    "import logging, sys; from hyptracefs.daemon import set_up_log; "
+    "set_up_log(logging.INFO, logging.StreamHandler()); "
+    "logging.warning('one\\ntwo'); logging.info('three')"
+)
+
+
+def _said(stream: str) -> list[str]:
+    """What is logged to a stderr, of which the environment says that the journal is at `stream`."""
+    with tempfile.TemporaryFile() as stderr:
+        status = os.fstat(stderr.fileno())
+        where = stream.format(f"{status.st_dev}:{status.st_ino}")
+        subprocess.run(
+            [sys.executable, "-c", _SAY],
+            check=True,
+            stderr=stderr,
+            env={**os.environ, "JOURNAL_STREAM": where},
+        )
+        stderr.seek(0)
+        return [
+            re.sub(r"hyptracefs\[\d+\]: ", "", line) for line in stderr.read().decode().split("\n")
+        ]
+
+
+def test_the_journal_is_told_the_level_of_each_line() -> None:
+    assert _said("{}") == ["<4>WARNING: one", "<4>two", "<6>INFO: three", ""]
+
+
+@pytest.mark.parametrize("stream", ["", "1:2"])
+def test_others_are_not(stream: str) -> None:
+    assert _said(stream) == ["WARNING: one", "two", "INFO: three", ""]
+
+
+def _exec_lines() -> list[str]:
+    unit = ROOT / "docs/systemd/hyptracefs.service"
+    lines = unit.read_text(encoding="ascii").splitlines()
+    return [line.partition("=")[2] for line in lines if line.startswith("Exec")]
+
+
+@pytest.mark.mount
+@needs_mount
+def test_the_service_starts_again_where_it_was_killed(tmp_path: Path) -> None:
+    """Its commands, as systemd runs them, over the dead mount that the one before has left."""
+    with mounted(tmp_path, "cpus=2,workload=idle") as mount:
+        mount.server.kill()
+        mount.server.wait()
+        prepare, start = (line.replace("/mnt/hyp", str(mount.path)) for line in _exec_lines())
+        done = subprocess.run(prepare.removeprefix("-").split(), check=False, capture_output=True)
+        assert done.returncode == 0 or prepare.startswith("-")
+        command = [sys.executable, "-m", "hyptracefs", *start.split()[1:]]
+        server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        try:
+            until(lambda: _shows_tracing_on(mount), "it to be mounted again")
+            server.terminate()
+            assert server.wait(timeout=PATIENCE_S) == 0
+        finally:
+            server.kill()
+            server.wait()
+        mount.server.returncode = 0  # as it was meant
+
+
+def _shows_tracing_on(mount: Mount) -> bool:
+    try:
+        return mount.read("tracing_on") == "0\n"
+    except OSError:
+        return False
 
 
 @pytest.mark.mount

@@ -21,6 +21,8 @@
 #define MAX_REQUEST ((1U << 20) + (1U << 13))
 /* Who waits for the floor gets it after so long (ns), and a request more. */
 #define BURST_NS 1000000
+/* What there was no room for is tried again after so long (ns). */
+#define NO_ROOM_NS 1000000
 /* The pump sleeps as exactly as it can. */
 #define TIMER_SLACK_NS 1000UL
 /* What is rung while nobody listens is one for each time of arming; more is not believed. */
@@ -57,6 +59,7 @@ struct pump {
 	struct message *messages, **last;
 	struct event_source *sources;
 	uint32_t nr_sources;
+	size_t held; /* bytes of the request, if there was no room to pass it on; or 0 */
 	uint8_t request[MAX_REQUEST] __attribute__((aligned(8)));
 };
 
@@ -139,26 +142,18 @@ static struct message *message_of(const void *bytes, size_t size)
 	return message;
 }
 
-/* Nobody waits for an answer to these. */
-static bool has_reply(uint32_t opcode)
+/* Whether there was room for it. */
+static bool pass_on(struct pump *pump, const void *bytes, size_t size)
 {
-	return opcode != FUSE_FORGET && opcode != FUSE_BATCH_FORGET && opcode != FUSE_INTERRUPT;
-}
-
-static void pass_on(struct pump *pump, const void *bytes, size_t size)
-{
-	const struct fuse_in_header *header = bytes;
 	struct message *message = message_of(bytes, size);
 
-	if (!message) {
-		if (has_reply(header->opcode))
-			reply(pump, header->unique, -ENOMEM, NULL, 0);
-		return;
-	}
+	if (!message)
+		return false;
 	if (!pump->messages)
 		ring(pump->inbox);
 	*pump->last = message;
 	pump->last = &message->next;
+	return true;
 }
 
 ptrdiff_t pump_receive(struct pump *pump, void **bytes)
@@ -364,7 +359,7 @@ static void look_and_wait(const struct pump *pump, struct event_source *source, 
 		source->next_look = now; /* but let others have the floor */
 }
 
-/* Its owner does what can be done without a hypervisor. */
+/* Its owner does what can be done without a hypervisor. What there is no room for waits on. */
 static void give_back(struct pump *pump, struct event_source *source)
 {
 	struct {
@@ -375,8 +370,9 @@ static void give_back(struct pump *pump, struct event_source *source)
 	while (source->parked) {
 		request.header = source->parked->header;
 		request.read = source->parked->read;
+		if (!pass_on(pump, &request, sizeof(request)))
+			break;
 		unpark(source, &source->parked);
-		pass_on(pump, &request, sizeof(request));
 	}
 	if (source->wanted)
 		tell(source);
@@ -462,15 +458,25 @@ static void end_of_device(struct pump *pump)
 	ring(pump->inbox);
 }
 
-/* Whether there was one. */
+/* Whether what has been fetched is out of the way. Each is passed on: a RELEASE comes once. */
+static bool pass_on_held(struct pump *pump)
+{
+	if (pump->held && pass_on(pump, pump->request, pump->held))
+		pump->held = 0;
+	return !pump->held;
+}
+
+/* Whether there was one, and there may be more. */
 static bool next_request(struct pump *pump)
 {
-	ssize_t size = read(pump->device, pump->request, sizeof(pump->request));
+	ssize_t size;
 
+	if (!pass_on_held(pump))
+		return false;
+	size = read(pump->device, pump->request, sizeof(pump->request));
 	if (size >= (ssize_t)sizeof(struct fuse_in_header)) {
-		if (!handled(pump, (size_t)size))
-			pass_on(pump, pump->request, (size_t)size);
-		return true;
+		pump->held = handled(pump, (size_t)size) ? 0 : (size_t)size;
+		return pass_on_held(pump);
 	}
 	/* ENOENT: who asked is gone. */
 	if (size < 0 && (errno == ENOENT || errno == EINTR || errno == EAGAIN))
@@ -503,14 +509,23 @@ static void wait_for(struct sleep *sleep, int fd, short events)
 	sleep->fds[sleep->nr++] = (struct pollfd){ .fd = fd, .events = events };
 }
 
-/* The first time that something is to be looked for, or INT64_MAX. */
+/* When there is to be another look, or try; INT64_MAX: nobody waits. */
+static int64_t next_look(const struct event_source *source)
+{
+	if (!has_waiters(source))
+		return INT64_MAX;
+	return source->gone ? monotonic_ns() + NO_ROOM_NS : source->next_look;
+}
+
+/* The first time that something is to be done, or INT64_MAX. */
 static int64_t first_look(const struct pump *pump)
 {
-	int64_t first = INT64_MAX;
+	int64_t first = pump->held ? monotonic_ns() + NO_ROOM_NS : INT64_MAX;
 
 	for (const struct event_source *source = pump->sources; source; source = source->next) {
-		if (has_waiters(source) && !source->gone && source->next_look < first)
-			first = source->next_look;
+		int64_t look = next_look(source);
+
+		first = look < first ? look : first;
 	}
 	return first;
 }
@@ -520,7 +535,7 @@ static void prepare(const struct pump *pump, struct sleep *sleep)
 	int64_t until = first_look(pump), ns = 0;
 
 	sleep->nr = 0;
-	wait_for(sleep, pump->ended ? -1 : pump->device, POLLIN);
+	wait_for(sleep, pump->ended || pump->held ? -1 : pump->device, POLLIN);
 	wait_for(sleep, pump->kick, POLLIN);
 	for (const struct event_source *source = pump->sources; source; source = source->next) {
 		wait_for(sleep, source->gone ? -1 : source->alive_fd, 0);
@@ -572,7 +587,7 @@ static void awake(struct pump *pump, const struct sleep *sleep)
 		fds += 2;
 		attend(pump, source, fds);
 	}
-	if (sleep->fds[0].revents)
+	if (sleep->fds[0].revents || pump->held)
 		take_requests(pump);
 }
 

@@ -26,6 +26,16 @@
 /* What must not come has had this time to come (ms); none too short makes a test fail. */
 #define SOON_MS 20
 
+/* Memory is out. With the floor. */
+static bool no_room;
+void *__real_malloc(size_t size);
+void *__wrap_malloc(size_t size);
+
+void *__wrap_malloc(size_t size)
+{
+	return no_room ? NULL : __real_malloc(size);
+}
+
 /* A buffer whose events are bytes, each the number of its CPU. */
 struct fake {
 	struct event_source source; /* first */
@@ -585,6 +595,35 @@ static void test_a_hypervisor_that_is_gone_leaves_those_who_wait_to_us(void **st
 	expect_reply(10, 1, NULL);
 }
 
+/* A RELEASE comes once: what cannot be passed on now is passed on later. */
+static void test_what_there_is_no_room_for_waits(void **state)
+{
+	(void)state;
+	no_room = true;
+	getattr(2);
+	getattr(4);
+	expect_passed_on(0);
+	no_room = false;
+	expect_passed_on(2);
+	expect_passed_on(4);
+
+	no_room = true;
+	ask_to_read(6, 0); /* cannot be parked */
+	expect_passed_on(0);
+	no_room = false;
+	expect_passed_on(6);
+
+	ask_to_read(8, 0);
+	wait_until_parked(1);
+	no_room = true;
+	close(fixture.hypervisor);
+	fixture.hypervisor = dup(0);
+	expect_passed_on(0);
+	assert_int_equal(fixture.fake.source.nr_parked, 1);
+	no_room = false;
+	expect_passed_on(8);
+}
+
 static void test_its_owner_is_told_once(void **state)
 {
 	(void)state;
@@ -665,6 +704,7 @@ int main(void)
 		TEST(test_what_a_filter_drops_is_looked_through_without_waiting),
 		TEST(test_an_interrupt_ends_the_read_that_it_means),
 		TEST(test_a_hypervisor_that_is_gone_leaves_those_who_wait_to_us),
+		TEST(test_what_there_is_no_room_for_waits),
 		TEST(test_its_owner_is_told_once),
 		TEST(test_the_end_of_the_device_is_passed_on),
 		TEST(test_time_between_looks),

@@ -1,0 +1,24 @@
+"""How what is freed goes back to the machine (mallopt(3))."""
+
+from __future__ import annotations
+
+import ctypes
+
+# Of malloc.h.
+_M_MMAP_THRESHOLD = -3
+_M_ARENA_MAX = -8
+
+# Less than the buffer that libfuse has for each request that it waits for (1 MiB and a page).
+_LARGE = 1 << 19
+
+
+def give_back_what_is_freed() -> None:
+    """Large pieces at once, and threads that end leave no heap of their own.
+
+    Otherwise glibc, once it has seen a large piece freed, puts the next ones where small ones are,
+    and keeps what they leave: some MiB more or less, forever. A libc without it has its own ways.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_M_MMAP_THRESHOLD, _LARGE)
+        libc.mallopt(_M_ARENA_MAX, 1)
