@@ -98,7 +98,7 @@ OPTIONS: dict[str, _Option] = {
                                             "at least 2)"),
     "workload": _Option(_workload, "NAME", f"what the model's CPUs do: {_workloads()}"),
     "poll_ms": _Option(_integer(1, 10_000), "MS", "how often to look for events while a reader "
-                                                  "waits (default: 0.2 ms to 100 ms, as they "
+                                                  "waits (default: 0.1 ms to 100 ms, as they "
                                                   "come)"),
     "wakeup": _Option(_wakeup, "HOW", "doorbell: the hypervisor says when there are events, if it "
                                      "can (default without poll_ms); poll: look for them"),

@@ -118,8 +118,8 @@ async def _read(reader: Reader, into: list[str]) -> None:
     [
         (0.0, None, SHORTEST_S),
         (SHORTEST_S, None, SHORTEST_S),
-        (0.32, None, 0.01),
-        (3.2, None, LONGEST_S),
+        (0.64, None, 0.01),
+        (6.4, None, LONGEST_S),
         (1e9, None, LONGEST_S),
         (0.0, 10, 0.01),
         (1e9, 10, 0.01),
@@ -132,7 +132,7 @@ async def test_next_look_comes_after_a_part_of_what_has_been_waited_for(
 
 
 @pytest.mark.parametrize("gap_s", [0.001, 0.01, 0.1, 1.0, 10.0])
-async def test_an_event_is_seen_late_by_a_32nd_of_the_time_before_it(gap_s: float) -> None:
+async def test_an_event_is_seen_late_by_a_64th_of_the_time_before_it(gap_s: float) -> None:
     async with running_test_remote() as made:
         await start_with(made.remote, "selftest")
         reader = await made.remote.open_reader()
@@ -143,7 +143,7 @@ async def test_an_event_is_seen_late_by_a_32nd_of_the_time_before_it(gap_s: floa
             write_ids(made.remote, [1])
             written_at = trio.current_time()
         late_s = trio.current_time() - written_at
-        assert late_s <= max(gap_s / 32, SHORTEST_S) * 1.01
+        assert late_s <= max(gap_s / 64, SHORTEST_S) * 1.01
     assert read == selftests([1])
 
 
@@ -153,10 +153,10 @@ async def test_who_waits_long_is_looked_for_seldom() -> None:
         with trio.move_on_after(NEVER_S):
             await reader.wait()
         slow_looks = NEVER_S / LONGEST_S
-        assert slow_looks * 0.9 < made.remote.statistics().looks < slow_looks + 300
+        assert slow_looks * 0.9 < made.remote.statistics().looks < slow_looks + 600
         with trio.move_on_after(NEVER_S):  # who comes anew waits anew
             await reader.wait()
-        assert made.remote.statistics().looks < 2 * (slow_looks + 300)
+        assert made.remote.statistics().looks < 2 * (slow_looks + 600)
         looks = made.remote.statistics().looks
         await trio.sleep(NEVER_S)
         assert made.remote.statistics().looks <= looks + 1  # nobody waits
@@ -280,7 +280,7 @@ async def test_a_hypervisor_that_rings_for_ever_is_not_listened_to_for_ever() ->
             assert made.remote.statistics().armed == 1  # no time has passed
             for _ in range(100):
                 await made.jump(0.01)
-            # A look before it is armed again, which takes a 32nd of the time since.
+            # A look before it is armed again, which takes a 64th of the time since.
             assert made.remote.statistics().armed < 100
             assert made.remote.statistics().waiting == 1
             nursery.cancel_scope.cancel()

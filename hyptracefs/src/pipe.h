@@ -49,10 +49,10 @@ struct event_source {
 };
 
 /* The shortest and the longest time between two looks (ns); that of the reference is 100 ms. */
-#define EVENTS_SHORTEST_NS 200000
+#define EVENTS_SHORTEST_NS 100000
 #define EVENTS_LONGEST_NS  100000000
 /* The part of the time without events by which one may be seen too late. */
-#define EVENTS_LATE 32
+#define EVENTS_LATE 64
 
 /* When to look next (ns), after so long without events. @fixed_ns: always so; 0: it adapts. */
 static inline int64_t events_interval(int64_t waited_ns, int64_t fixed_ns)
