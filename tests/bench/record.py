@@ -20,8 +20,8 @@ from tests.tools import HYPTRACE, on
 _MILLION = 1_000_000
 _LOWEST_RATE = {1408: 500_000, 7: 10_000}
 _HIGHEST_RATE = 64 * _MILLION
-# A storm that makes less than this of what it should is as fast as it can be.
-_OUT_OF_BREATH = 0.8
+# Wanted faster, a storm that makes no more than so many times as much is as fast as it can be.
+_FASTER = 1.1
 _MEMORY = Path("/dev/shm")  # noqa: S108 (where files cost no disk)
 
 
@@ -31,10 +31,6 @@ class Storm(NamedTuple):
     wanted: float
     made: float
     lost: int
-
-    @property
-    def out_of_breath(self) -> bool:
-        return self.made < _OUT_OF_BREATH * self.wanted
 
 
 class Order(NamedTuple):
@@ -147,13 +143,14 @@ def _lossless(attempt: _Try, size_kb: int, effort: Effort) -> float:
         with tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as directory:
             order = Order(rate, size_kb, effort.seconds / 2, Path(directory) / "trace.dat")
             storms = [attempt(order)]
-            if storms[0].lost or storms[0].out_of_breath:
+            if storms[0].lost or storms[0].made < _FASTER * best:
                 storms.append(attempt(order))
         storm = min(storms, key=lambda storm: (storm.lost, -storm.made))
         if storm.lost:
             break
+        faster = storm.made > _FASTER * best
         best = max(best, min(storm.wanted, storm.made))
-        if storm.out_of_breath:
+        if not faster:
             break
         rate = int(rate * effort.step)
     return best / _MILLION
