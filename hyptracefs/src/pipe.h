@@ -17,6 +17,7 @@ struct parked_read;
 struct pump;
 
 #define PIPE_ALL_CPUS UINT32_MAX
+#define PIPE_NO_CPU   (UINT32_MAX - 1)
 
 /* A remote. Lives as long as the pump does. */
 struct event_source {

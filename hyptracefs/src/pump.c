@@ -233,14 +233,21 @@ static bool answer(const struct pump *pump, struct pipe_end *pipe, uint64_t uniq
 	return done > 0;
 }
 
-/* Whether it got something. If it has only looked through some of what there is, look again. */
+/*
+ * Whether it got something. If it has only looked through some of what there is, look again.
+ * Many may wait for a CPU: *@empty is one that is known to have nothing.
+ */
 static bool serve(const struct pump *pump, struct event_source *source,
-		  const struct parked_read *parked)
+		  const struct parked_read *parked, uint32_t *empty)
 {
 	struct pipe_end *pipe = pipe_at(parked->read.fh);
 
-	if (!source->unread(source, pipe->cpu))
+	if (pipe->cpu == *empty)
 		return false;
+	if (!source->unread(source, pipe->cpu)) {
+		*empty = pipe->cpu;
+		return false;
+	}
 	if (answer(pump, pipe, parked->header.unique, parked->read.size))
 		return true;
 	source->again |= source->unfinished(source);
@@ -251,10 +258,11 @@ static bool serve(const struct pump *pump, struct event_source *source,
 static bool serve_parked(const struct pump *pump, struct event_source *source)
 {
 	struct parked_read **link = &source->parked;
+	uint32_t empty = PIPE_NO_CPU;
 	bool served = false;
 
 	while (*link) {
-		if (serve(pump, source, *link)) {
+		if (serve(pump, source, *link, &empty)) {
 			unpark(source, link);
 			served = true;
 		} else {
