@@ -167,6 +167,7 @@ uint64_t stay_quantile(const struct stay_stats *stats, uint64_t rank);
 void stays_bin(const struct stay_batch *stays, struct stay_bins *bins);
 
 /* perfetto.h */
+#define PF_CPU_SHIFT ...
 struct pf_schema {
 	uint32_t packet;
 	uint32_t timestamp, sequence_id, sequence_flags, track_event, ftrace_events;

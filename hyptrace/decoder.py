@@ -706,6 +706,9 @@ class PacketEvent:
     fields: Sequence[PacketField]
 
 
+CPU_SHIFT: int = lib.PF_CPU_SHIFT
+
+
 @dataclass(frozen=True)
 class Packets:
     """What packets are made of; names as in src/perfetto.h."""

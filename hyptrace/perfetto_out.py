@@ -6,6 +6,10 @@
   reason, and all other events as instants; of each vCPU, where it ran; and how many events were
   lost.
 
+Slices of one track have to nest: an end closes what was begun last. A vCPU can seem to run on two
+CPUs at once (those of two VMs have one number, or two CPUs' clocks differ), so it has a track for
+each CPU. They have one name, by which Perfetto shows them as one.
+
 The schema is that of the package `perfetto`; C encodes what there is of each event.
 """
 
@@ -13,13 +17,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
 from hypervisor_model import FieldInfo
 from hyptrace.capture import Capture
 from hyptrace.decoder import (
+    CPU_SHIFT,
     GUEST,
     REASONS,
     Batch,
@@ -39,7 +44,7 @@ _SEQUENCE = 1
 _FIRST_GENERIC = 65536  # the least number in FtraceEvent that is of no known event
 _CLEARED, _NEEDS = 1, 2  # SEQ_INCREMENTAL_STATE_CLEARED, SEQ_NEEDS_INCREMENTAL_STATE
 
-# Tracks: these, plus the number of the CPU or vCPU.
+# Tracks: these, plus the number of the CPU or vCPU; of a vCPU, also the CPU's << CPU_SHIFT.
 _CPU_TRACKS = 1 << 32
 _LOST_TRACKS = 2 << 32
 _VCPU_TRACKS = 3 << 32
@@ -185,6 +190,13 @@ class _Description:
         return PacketEvent(number, name_iid, packet_fields)
 
 
+class _Guest(NamedTuple):
+    """A vCPU on a CPU."""
+
+    vcpu: int
+    cpu: int
+
+
 class PerfettoSink:
     """Writes packets."""
 
@@ -197,7 +209,7 @@ class PerfettoSink:
         self._encoder = PacketEncoder(self._description.packets, capture.max_cpu)
         self._stays: Stays = stays_of(capture)
         self._cpus: set[int] = set()
-        self._vcpus: set[int] = set()
+        self._guests: set[_Guest] = set()
         out.write(self._begin())
 
     def _packets(self, packets: Iterable[Any]) -> bytes:
@@ -225,27 +237,30 @@ class PerfettoSink:
             track.counter.SetInParent()
         return packet
 
-    def _new_tracks(self, cpus: set[int], vcpus: set[int]) -> Iterator[Any]:
+    def _new_tracks(self, cpus: set[int], guests: set[_Guest]) -> Iterator[Any]:
         """Those of CPUs and vCPUs that have not been seen: a track comes before its events."""
         for cpu in sorted(cpus - self._cpus):
             yield self._track(_CPU_TRACKS + cpu, f"Hypervisor CPU {cpu}")
             yield self._track(_LOST_TRACKS + cpu, f"Lost events CPU {cpu}", counter=True)
-        for vcpu in sorted(vcpus - self._vcpus):
-            yield self._track(_VCPU_TRACKS + (vcpu & 0xFFFFFFFF), f"vCPU {vcpu}")
+        for guest in sorted(guests - self._guests):
+            uuid = _VCPU_TRACKS + (guest.vcpu & 0xFFFFFFFF) + (guest.cpu << CPU_SHIFT)
+            yield self._track(uuid, f"vCPU {guest.vcpu}")
         self._cpus |= cpus
-        self._vcpus |= vcpus
+        self._guests |= guests
 
-    def _guests(self) -> set[int]:
-        """VCPUs that ran."""
+    def _ran(self) -> set[_Guest]:
+        """VCPUs that ran, and where."""
         places = self._stays.column("place")
         vcpus = memoryview(self._stays.column("vcpu")).cast("i")
-        return {vcpu for vcpu, place in zip(vcpus, places, strict=True) if place == GUEST}
+        cpus = memoryview(self._stays.column("cpu")).cast("H")
+        stays = set(zip(vcpus, cpus, places, strict=True))
+        return {_Guest(vcpu, cpu) for vcpu, cpu, place in stays if place == GUEST}
 
     def add(self, batch: Batch) -> None:
         """Write the events of `batch`, and the slices that end there."""
         self._stays.take(batch)
         cpus = set(memoryview(batch.column("cpu")).cast("H"))
-        tracks = list(self._new_tracks(cpus, self._guests()))
+        tracks = list(self._new_tracks(cpus, self._ran()))
         if tracks:
             self._out.write(self._packets(tracks))
         for piece in self._encoder.packets(batch, self._stays):

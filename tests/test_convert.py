@@ -29,6 +29,7 @@ from hyptrace.lines import LineSink
 from hyptrace.output import OutFile
 from hyptracefs.event_table import MAX_PRINT_FMT
 from hyptracefs.events import compile_events
+from tests import perfetto_check
 from tests.captures import (
     EVENTS,
     PAGE,
@@ -365,42 +366,39 @@ def test_perfetto_describes_events_that_it_does_not_know(capture: Path) -> None:
     assert min(described) >= 65536
 
 
-def test_perfetto_has_slices_instants_and_counters(capture: Path) -> None:
-    packets = perfetto(converted(capture, "out.pftrace"))
-    tracks: dict[int, str] = {}
-    names = {each.iid: each.name for each in packets[0].interned_data.event_names}
-    begun: dict[int, list[tuple[int, str, int]]] = {}
-    slices = []
-    instants: Counter[str] = Counter()
-    counters: dict[str, int] = {}
-    for packet in packets:
-        event, kind = packet.track_event, packet.track_event.type
-        if packet.HasField("track_descriptor"):
-            tracks[packet.track_descriptor.uuid] = packet.track_descriptor.name
-        if not packet.HasField("track_event"):
-            continue
-        track = tracks[event.track_uuid]  # it is there before its events
-        if kind == event.TYPE_SLICE_BEGIN:
-            [argument] = event.debug_annotations
-            begun.setdefault(event.track_uuid, []).append(
-                (packet.timestamp, names[event.name_iid], argument.int_value)
-            )
-        elif kind == event.TYPE_SLICE_END:
-            start, name, argument = begun[event.track_uuid].pop()
-            slices.append((start, packet.timestamp - start, track, name, argument))
-        elif kind == event.TYPE_INSTANT:
-            instants[names[event.name_iid]] += 1
-        else:
-            counters[track] = event.counter_value
-    assert sorted(slices) == sorted(
-        (start, length, f"Hypervisor CPU {cpu}", REASONS[reason], vcpu)
+def test_perfetto_shows_all_events_slices_and_losses(capture: Path) -> None:
+    """To a reader that pairs slices in the order of time; vCPUs run on two CPUs at once here."""
+    lines = [
+        line
+        for time, cpu, made in expected()
+        for line in (
+            *([{"cpu": cpu, "time_ns": time, "lost": max(made.lost, 0) or None}] * bool(made.lost)),
+            {"cpu": cpu, "time_ns": time, "event": made.name, **_fields(made)},
+        )
+    ]
+    want = perfetto_check.expected(lines)
+    got = perfetto_check.read_schema(converted(capture, "out.pftrace"))
+    assert list(perfetto_check.differences(want, got)) == []
+    assert sorted(
+        (each.start_ns, each.duration_ns, each.track, each.name, each.args)
+        for each in got.slices.elements()
+        if each.name in {"guest", *REASONS}
+    ) == sorted(
+        (start, length, f"Hypervisor CPU {cpu}", REASONS[reason], (("vcpu", vcpu),))
         if place == "hypervisor"
-        else (start, length, f"vCPU {vcpu}", "guest", cpu)
+        else (start, length, f"vCPU {vcpu}", "guest", (("cpu", cpu),))
         for start, length, cpu, place, reason, _, vcpu in stays()
     )
-    others = Counter(made.name for _, _, made in expected())
-    assert instants == others - Counter({name: others[name] for name in ("hyp_enter", "hyp_exit")})
-    assert counters == {"Lost events CPU 1": 8}
+    assert sorted(got.counted) == [(1, _SECOND[60].time, 7), (1, _SECOND[90].time, 8)]
+
+
+def test_perfetto_of_the_recorded_session(tmp_path: Path) -> None:
+    """Text, without fields of events that it does not have."""
+    want = perfetto_check.expected_of(_RECORDED, tmp_path)
+    out = tmp_path / "out.pftrace"
+    assert hyptrace("convert", _RECORDED, out) == 0
+    assert list(perfetto_check.differences(want, perfetto_check.read_schema(out))) == []
+    assert want.events.total() == 3864
 
 
 # --- any pages -----------------------------------------------------------------------------

@@ -221,13 +221,18 @@ static u8 *put_slice(u8 *out, const struct pf_trace *trace, const struct stay_ba
 	return end_event(out, &at);
 }
 
+static u64 vcpu_track(const struct pf_trace *trace, s32 vcpu, u16 cpu)
+{
+	return trace->vcpu_tracks + (u32)vcpu + ((u64)cpu << PF_CPU_SHIFT);
+}
+
 static u8 *put_stay(u8 *out, const struct pf_trace *trace, const struct stay_batch *stays, u32 row)
 {
 	u16 cpu = stays->cpu[row];
 	s32 vcpu = stays->vcpu[row];
 
 	if (stays->place[row] == STAY_GUEST)
-		return put_slice(out, trace, stays, row, trace->vcpu_tracks + (u32)vcpu,
+		return put_slice(out, trace, stays, row, vcpu_track(trace, vcpu, cpu),
 				 trace->guest_iid, trace->cpu_iid, cpu);
 	return put_slice(out, trace, stays, row, trace->cpu_tracks + cpu,
 			 trace->reason_iids[stays->reason_slot[row]], trace->vcpu_iid, vcpu);

@@ -34,13 +34,17 @@ struct pf_event {
 	const struct pf_field *fields;
 };
 
+/* A vCPU has a track for each CPU: in the uuid, the CPU is above the vCPU. */
+#define PF_CPU_SHIFT 48
+
 struct pf_trace {
 	struct pf_schema schema;
 	u32 sequence_id;
 	const struct pf_event *events; /* by index; one more, for those that are none */
 	const u32 *reason_iids;	       /* by reason, STAY_REASONS */
 	u32 guest_iid, cpu_iid, vcpu_iid;
-	u64 cpu_tracks, lost_tracks, vcpu_tracks; /* uuid, plus the number of the CPU or vCPU */
+	u64 cpu_tracks, lost_tracks; /* uuid, plus the number of the CPU */
+	u64 vcpu_tracks; /* plus the number of the vCPU, and that of the CPU << PF_CPU_SHIFT */
 	const u8 *descriptors; /* fields of a bundle that describe its events, encoded */
 	u32 descriptors_size;
 	u64 *lost; /* by CPU: events lost so far */
