@@ -62,11 +62,13 @@ def default_cpus() -> int:
     return max(_MIN_CPUS, os.cpu_count() or 1)
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= 1024:  # noqa: PLR2004
-        raise ValueError
-    return number
+_MAX_CPUS = 1024
+
+
+def _nr_cpus(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= _MAX_CPUS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {_MAX_CPUS}")
+    return int(text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -85,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--allow-uid", type=int, metavar="UID", help="a user, besides root and you, who may attach"
     )
-    parser.add_argument("--cpus", type=_positive, default=default_cpus(), help="1 to 1024")
+    parser.add_argument("--cpus", type=_nr_cpus, default=default_cpus(), help=f"1 to {_MAX_CPUS}")
     parser.add_argument("--workload", default="replay", metavar="NAME", help="what its CPUs do")
     parser.add_argument("-V", "--version", action=VersionAction)
     return parser

@@ -136,6 +136,13 @@ def _run(argv: Sequence[str] | None) -> int:
     return 0
 
 
+def _what(error: Exception) -> str:
+    """Ours say who and why in strerror; those of the system name a file."""
+    if isinstance(error, OSError) and error.strerror and error.filename is None:
+        return error.strerror
+    return str(error)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 mounted, 1 could not be mounted, 2 wrong usage."""
     try:
@@ -143,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         status, message = _USAGE, str(error)
     except (MountError, OSError, RuntimeError) as error:
-        status, message = _FAILED, str(error)
+        status, message = _FAILED, _what(error)
     except KeyboardInterrupt:
         status, message = _INTERRUPTED, "interrupted"
     print(daemon.for_stderr(f"hyptracefs: {message}", logging.ERROR), file=sys.stderr)  # noqa: T201
