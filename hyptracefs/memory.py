@@ -8,7 +8,7 @@ import ctypes
 _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
 
-# Less than the buffer that libfuse has for each request that it waits for (1 MiB and a page).
+# Less than the room for a read of each buffer that is loaded (1 MiB).
 _LARGE = 1 << 19
 
 

@@ -13,26 +13,7 @@
 
 #include "host.h"
 #include "hypervisor_model/protocol.h"
-
-static u64 seed = 88172645463325252ULL;
-
-static u64 random_u64(void)
-{
-	seed ^= seed << 13;
-	seed ^= seed >> 7;
-	seed ^= seed << 17;
-	return seed;
-}
-
-static u32 below(u32 bound)
-{
-	return (u32)(random_u64() % bound);
-}
-
-static bool one_in(u32 n)
-{
-	return !below(n);
-}
+#include "random_numbers.h"
 
 /* What there is, on either side of it, and what there is not. */
 static u64 any_number(const struct host *host)

@@ -10,32 +10,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "random_numbers.h"
 #include "ringbuf_c/reader.h"
 
 #define NR_CPUS 3U
 #define NR_PAGES 4U
 #define LARGEST_READ 70000U
 #define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
-
-static u64 seed = 88172645463325252ULL;
-
-static u64 random_u64(void)
-{
-	seed ^= seed << 13;
-	seed ^= seed >> 7;
-	seed ^= seed << 17;
-	return seed;
-}
-
-static u32 below(u32 bound)
-{
-	return (u32)(random_u64() % bound);
-}
-
-static bool one_in(u32 n)
-{
-	return !below(n);
-}
 
 /* Small and large numbers alike. */
 static u64 any_number(void)
