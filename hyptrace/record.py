@@ -260,6 +260,11 @@ def _summary(counts: _Counts) -> Iterator[str]:
         yield f"CPU {cpu}: {events} events, {overrun[cpu]} lost{refused}\n"
 
 
+def _mostly_lost(counts: _Counts) -> bool:
+    lost, events = counts.since(lambda each: each.lost), counts.since(lambda each: each.read)
+    return sum(lost.values()) > sum(events.values())
+
+
 # --- recording, in a process of its own ---------------------------------------------------------
 
 
@@ -269,6 +274,7 @@ class Outcome:
 
     failed: str = ""  # what went wrong
     summary: str = ""
+    mostly_lost: bool = False
     stats: dict[int, str] = field(default_factory=dict)
     not_put_back: str = ""
 
@@ -314,7 +320,8 @@ class _Session:
     def outcome(self) -> Outcome:
         """Record, to the end."""
         failed = self._failure()
-        return Outcome(failed, "".join(_summary(self._counts)), self._counts.texts)
+        counts = self._counts
+        return Outcome(failed, "".join(_summary(counts)), _mostly_lost(counts), counts.texts)
 
 
 def _session(plan: Plan, out: Path, inside: Inside, *, seen: bool) -> Outcome:
@@ -401,7 +408,13 @@ def _save(plan: Plan, out: Path, outcome: Outcome) -> int:
     return kept
 
 
-def _tell(out: Path, outcome: Outcome, kept: int) -> None:
+def _larger(plan: Plan) -> str:
+    """Advice."""
+    now = "" if plan.size_kb is None else f" than {plan.size_kb}"
+    return f"; most of the events were lost: a larger buffer{now} (-b KB) keeps more"
+
+
+def _tell(plan: Plan, out: Path, outcome: Outcome, kept: int) -> None:
     """What there was, and what went wrong."""
     if outcome.not_put_back:
         _say(outcome.not_put_back)
@@ -409,6 +422,8 @@ def _tell(out: Path, outcome: Outcome, kept: int) -> None:
         _say(f"{outcome.failed}; the {kept} bytes of pages before are in {out}")
     else:
         click.echo(outcome.summary, err=True, nl=False)
+        advice = _larger(plan) if outcome.mostly_lost else ""
+        click.echo(f"{out}: {kept} bytes of pages{advice}", err=True)
 
 
 def _begin(plan: Plan, out: Path, ending: Ending, *, seen: bool) -> Apart:
@@ -437,7 +452,7 @@ def _record(plan: Plan, out: Path, command: Sequence[str]) -> int:
             apart.end()
         if not watch.collecting:
             raise click.ClickException(outcome.failed)
-        _tell(out, outcome, _save(plan, out, outcome))
+        _tell(plan, out, outcome, _save(plan, out, outcome))
         failed = bool(outcome.failed or outcome.not_put_back)
         return ending.status() or (_FAILED if failed else 0)
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from hypervisor_model.cli import VersionAction, default_cpus
+from hypervisor_model.cli import VersionAction
 from hyptracefs import daemon
 from hyptracefs.mounts import (
     MountError,
@@ -19,7 +19,7 @@ from hyptracefs.mounts import (
     clear_dead_mounts,
 )
 from hyptracefs.options import Options, UsageError, fuse_options_help, options_help, parse_options
-from hyptracefs.sources import SOURCES, canonical_source, source_of
+from hyptracefs.sources import SOURCES, canonical_source, check_choices, source_of
 
 _FAILED = 1
 _USAGE = 2
@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _serve(arguments: argparse.Namespace, options: Options, ready: Callable[[], None]) -> None:
     # A model starts beside us, while we import.
-    source = source_of(arguments.source, options.cpus or default_cpus(), options.workload)
+    source = source_of(arguments.source, options)
     # Late: the parent of a daemon needs neither trio nor pyfuse3.
     from hyptracefs.serve import MountRequest, serve  # noqa: PLC0415
 
@@ -113,6 +113,7 @@ def _run(argv: Sequence[str] | None) -> int:
     arguments.mountpoint = os.path.realpath(arguments.mountpoint)
     options = parse_options(arguments.options)
     arguments.source = canonical_source(arguments.source)
+    check_choices(arguments.source, options)
 
     if arguments.ready_fd is not None:
         _serve_in_background(arguments, options)

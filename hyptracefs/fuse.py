@@ -7,6 +7,7 @@ import errno
 import functools
 import logging
 import os
+import reprlib
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeAlias, TypeVar, cast
@@ -33,6 +34,23 @@ _NODE_BITS = 32
 _NODE_MASK = (1 << _NODE_BITS) - 1
 
 
+def _shown(argument: object) -> str:
+    """Of a request's arguments, what a person can read."""
+    if hasattr(argument, "pid"):  # a context
+        return f"pid {argument.pid}"
+    return reprlib.repr(argument) if isinstance(argument, int | bytes) else ""
+
+
+class _Request(NamedTuple):
+    """For the log: made into text only if it is written."""
+
+    name: str
+    arguments: tuple[object, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name}({', '.join(filter(None, map(_shown, self.arguments)))})"
+
+
 def _guarded(
     handler: _Handler[_P, _T],
 ) -> _Handler[_P, _T]:
@@ -46,11 +64,12 @@ def _guarded(
 
     @functools.wraps(handler)
     async def guarded(self: TraceOperations, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        request = _Request(name, args)
         try:
-            log.debug("%s%s", name, args)
+            log.debug("%s", request)
             return await handler(self, *args, **kwargs)
         except OSError as error:
-            log.debug("%s%s: %s", name, args, error)
+            log.debug("%s: %s", request, error)
             raise pyfuse3.FUSEError(error.errno or errno.EIO) from error
         except MemoryError as error:
             log.warning("%s: out of memory", name)
@@ -58,7 +77,7 @@ def _guarded(
         except pyfuse3.FUSEError:
             raise
         except Exception as error:
-            log.exception("%s%s: a bug; answered with EIO", name, args)
+            log.exception("%s: a bug; answered with EIO", request)
             raise pyfuse3.FUSEError(errno.EIO) from error
 
     return cast("_Handler[_P, _T]", guarded)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import grp
+import pwd
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -27,7 +29,7 @@ class Options:
     """What can be chosen at mount."""
 
     cpus: int | None = None  # None: as many as this machine has, at least 2
-    workload: str = "replay"
+    workload: str | None = None  # None: replay
     poll_ms: int | None = None  # None: it adapts
     wakeup: Wakeup | None = None  # None: the better one that there is
     max_buffer_mb: int | None = None  # None: a quarter of the machine's memory
@@ -59,6 +61,26 @@ def _integer(low: int, high: int) -> Callable[[str], int]:
         return int(text)
 
     return parse
+
+
+def _id_of(kind: str, look_up: Callable[[str], int]) -> Callable[[str], int]:
+    """A number or, as for mount(8), a name."""
+    number = _integer(0, _MAX_ID)
+
+    def parse(text: str) -> int:
+        try:
+            return number(text)
+        except ValueError as error:
+            try:
+                return look_up(text)
+            except KeyError:
+                raise ValueError(f"no {kind} of this name, and {error}") from None
+
+    return parse
+
+
+_user = _id_of("user", lambda name: pwd.getpwnam(name).pw_uid)
+_group = _id_of("group", lambda name: grp.getgrnam(name).gr_gid)
 
 
 def _octal(text: str) -> int:
@@ -98,15 +120,14 @@ OPTIONS: dict[str, _Option] = {
                                             "at least 2)"),
     "workload": _Option(_workload, "NAME", f"what the model's CPUs do: {_workloads()}"),
     "poll_ms": _Option(_integer(1, 10_000), "MS", "how often to look for events while a reader "
-                                                  "waits (default: 0.1 ms to 100 ms, as they "
-                                                  "come)"),
+                                                  "waits, and no doorbell is to ring (default: "
+                                                  "0.1 ms to 100 ms, as they come)"),
     "wakeup": _Option(_wakeup, "HOW", "doorbell: the hypervisor says when there are events, if it "
                                      "can (default without poll_ms); poll: look for them"),
     "max_buffer_mb": _Option(_integer(1, 1 << 40), "MB", "the most that the buffers of all CPUs "
                                                          "take (default: a quarter of memory)"),
-    "uid": _Option(_integer(0, _MAX_ID), "N", "owner of the files (default: who mounts)"),
-    "gid": _Option(_integer(0, _MAX_ID), "N", "group of the files; with allow_other, it may "
-                                              "look in"),
+    "uid": _Option(_user, "USER", "owner of the files, a number or a name (default: who mounts)"),
+    "gid": _Option(_group, "GROUP", "group of the files; with allow_other, it may look in"),
     "mode": _Option(_octal, "OCTAL", f"mode of the top directory (default {DEFAULT_MODE:o})"),
     "log": _Option(_file, "FILE", "where messages go after the mount (default: syslog)"),
 }  # fmt: skip

@@ -367,6 +367,7 @@ class Remote:
         """KiB per CPU, from the next load on. Raises OSError EINVAL, and EBUSY while loaded."""
         if not 0 < size_kb <= MAX_SIZE_KB:
             raise OSError(errno.EINVAL, f"{self.name}: a buffer of {size_kb} KiB cannot be")
+        self._notice_gone()  # a dead one uses it no more
         async with self._transition():
             if self.loaded:
                 raise OSError(

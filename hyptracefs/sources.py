@@ -31,7 +31,7 @@ from hyptracefs.event_table import (
     join_formats,
 )
 from hyptracefs.hypercalls import Hypercalls, Traits
-from hyptracefs.options import UsageError
+from hyptracefs.options import Options, UsageError
 
 log = logging.getLogger(__name__)
 
@@ -165,8 +165,10 @@ class ModelSource:
     The first one is started at once, so that it gets ready while we do.
     """
 
-    def __init__(self, cpus: int, workload: str) -> None:
-        self._arguments = [f"--cpus={cpus}", f"--workload={workload}"]
+    def __init__(self, cpus: int | None, workload: str | None) -> None:
+        """None: what the model takes by itself."""
+        chosen = {"--cpus": cpus, "--workload": workload}
+        self._arguments = [f"{name}={value}" for name, value in chosen.items() if value is not None]
         self._next: _StartedModel | None = self._start()
 
     def _start(self) -> _StartedModel:
@@ -199,11 +201,23 @@ def canonical_source(name: str) -> str:
     raise UsageError(f"unknown source {name!r}: there is {', '.join(SOURCES)}")
 
 
-def source_of(name: str, cpus: int, workload: str) -> Source:
-    """The source that a canonical name names; `cpus` and `workload` of a model."""
+def check_choices(name: str, options: Options) -> None:
+    """Raises UsageError for options that a canonical name has no use for."""
+    if not name.startswith(_UNIX):
+        return
+    for option in ("cpus", "workload"):
+        if getattr(options, option) is not None:
+            raise UsageError(
+                f"option {option}: {name} has its own; give it to the hypervisor that listens "
+                f"there (hyp-model --{option} ...)"
+            )
+
+
+def source_of(name: str, options: Options) -> Source:
+    """The source that a canonical name names."""
     if name.startswith(_UNIX):
         return SocketSource(Path(name.removeprefix(_UNIX)))
-    return ModelSource(cpus, workload)
+    return ModelSource(options.cpus, options.workload)
 
 
 class Hypervisors:

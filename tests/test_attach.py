@@ -20,8 +20,14 @@ import pytest
 
 from hyptracefs.conduit import SocketConduit
 from hyptracefs.hypercalls import Hypercalls
-from hyptracefs.options import UsageError
-from hyptracefs.sources import Attachment, SocketSource, canonical_source, source_of
+from hyptracefs.options import Options, UsageError
+from hyptracefs.sources import (
+    Attachment,
+    SocketSource,
+    canonical_source,
+    check_choices,
+    source_of,
+)
 from tests.mounts import PATIENCE_S, Model, Mount, can_mount, modelled, mounted, parse, until
 from tests.support import raises_errno
 
@@ -62,7 +68,7 @@ def children() -> set[str]:
 
 def test_first_model_gets_ready_before_it_is_attached_to() -> None:
     before = children()
-    source = source_of("model", 2, "idle")
+    source = source_of("model", Options(cpus=2, workload="idle"))
     [first] = children() - before
     attached = source.attach()
     assert children() - before == {first}
@@ -215,6 +221,14 @@ def test_nobody_there_says_what_to_do(tmp_path: Path) -> None:
 def test_unknown_sources_are_wrong_usage(name: str) -> None:
     with pytest.raises(UsageError, match="unix:PATH"):
         canonical_source(name)
+
+
+@pytest.mark.parametrize("options", [Options(cpus=2), Options(workload="idle")])
+def test_what_is_the_model_s_to_choose_is_refused_of_another(options: Options) -> None:
+    check_choices("model", options)
+    check_choices("unix:/nosuch", Options(poll_ms=1))
+    with pytest.raises(UsageError, match=r"unix:/nosuch has its own.*hyp-model --(cpus|workload)"):
+        check_choices("unix:/nosuch", options)
 
 
 def test_a_relative_path_is_made_absolute() -> None:
@@ -370,6 +384,17 @@ def test_a_dead_hypervisor_leaves_what_it_has_recorded(tmp_path: Path, model: Mo
             with pytest.raises(OSError, match="No such device"):
                 mount.write(file, text)
         assert "the hypervisor is gone" in mount.log()
+
+
+@mounting
+def test_a_dead_hypervisor_holds_no_buffer_of_which_all_is_read(
+    tmp_path: Path, model: Model
+) -> None:
+    with mounted(tmp_path / "m", source=model.source) as mount:
+        mount.write("tracing_on", "1")
+        model.kill()
+        mount.write("buffer_size_kb", "64")
+        assert mount.read("buffer_size_kb") == "64 (unloaded)\n"
 
 
 @mounting

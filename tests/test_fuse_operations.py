@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import SimpleNamespace
@@ -516,6 +517,18 @@ async def test_refused_request_is_logged_for_debugging_only(
         await operations.write(handle, 0, b"abc")
     assert {record.levelno for record in caplog.records} == {logging.DEBUG}
     assert "b'abc' is not a decimal number" in caplog.records[-1].getMessage()
+
+
+async def test_requests_are_logged_so_that_a_person_can_read_them(
+    operations: TraceOperations, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG, "hyptracefs"):
+        await operations.lookup(pyfuse3.InodeT(ROOT_INODE), _name("hypervisor"), _CONTEXT)
+        with _refused(errno.EIO):
+            await operations.write(_NO_HANDLE, 0, b"a" * 1000)
+    looked_up, written, *_ = [record.getMessage() for record in caplog.records]
+    assert looked_up == f"lookup(1, b'hypervisor', pid {os.getpid()})"
+    assert re.fullmatch(r"write\(\d+, 0, b'a+\.\.\.a+'\)", written)
 
 
 async def test_handles_of_pipes_say_where_to_read_without_python(

@@ -20,7 +20,8 @@ from hyptracefs.options import OPTIONS, Options, UsageError, options_help, parse
         (["cpus=2,cpus=3"], Options(cpus=3)),
         (["cpus=2", "workload=idle"], Options(cpus=2, workload="idle")),
         (["workload=guest:2:7"], Options(workload="guest:2:7")),
-        (["workload=replay,poll_ms=10000"], Options(poll_ms=10_000)),
+        (["workload=replay,poll_ms=10000"], Options(workload="replay", poll_ms=10_000)),
+        (["uid=root,gid=root"], Options(uid=0, gid=0)),
         (["uid=1,gid=1000,mode=0750"], Options(uid=1, gid=1000, mode=0o750)),
         (["max_buffer_mb=64"], Options(max_buffer_mb=64)),
         (["log=/tmp/a=b"], Options(log="/tmp/a=b")),  # noqa: S108 - never made
@@ -39,8 +40,10 @@ def test_options_are_understood(texts: list[str], expected: Options) -> None:
     assert parse_options(texts) == expected
 
 
-def test_nothing_chosen_is_the_replay_and_the_better_way_to_learn_of_events() -> None:
-    assert Options() == Options(cpus=None, workload="replay", poll_ms=None, wakeup=None, log=None)
+def test_nothing_chosen_leaves_the_model_its_own_and_takes_the_better_way_to_learn_of_events() -> (
+    None
+):
+    assert Options() == Options(cpus=None, workload=None, poll_ms=None, wakeup=None, log=None)
     assert Options().remote.wants_doorbell
 
 
@@ -75,7 +78,8 @@ def test_doorbell_is_wanted_unless_polling_is_asked_for(text: str, wanted: bool)
         ("cpus= 1", "option cpus= 1: not a number"),
         ("poll_ms=0", "option poll_ms=0: not a number from 1 to 10000"),
         ("max_buffer_mb=0", "option max_buffer_mb=0: not a number from 1 to "),
-        ("gid=-1", "option gid=-1: not a number from 0 to 4294967294"),
+        ("gid=-1", "option gid=-1: no group of this name, and not a number from 0 to"),
+        ("uid=nosuch", "option uid=nosuch: no user of this name, and not a number from 0 to"),
         ("mode=8", "option mode=8: not an octal number up to 7777"),
         ("mode=10000", "option mode=10000: not an octal number"),
         ("mode=0o7", "option mode=0o7: not an octal number"),

@@ -172,6 +172,16 @@ def test_more_than_the_buffer_holds(busy: Mount, tmp_path: Path) -> None:
     assert recorded.dat.stat().st_size > 2 * 64 * 1024
 
 
+def test_it_says_what_it_wrote_and_what_helps_against_losses(busy: Mount, tmp_path: Path) -> None:
+    *_, last = Recorded(busy, tmp_path)("-b", "1024", "sleep", "0.2")
+    assert re.fullmatch(rf"{tmp_path}/trace.dat: \d+ bytes of pages", last)
+    with mounted(tmp_path / "storm", "workload=storm:10000000", f"cpus={CPUS}") as storm:
+        *_, last = said = Recorded(storm, tmp_path)("--force", "-b", "4", "sleep", "0.5")
+    numbers = counted(said).values()
+    assert sum(lost for _, lost in numbers) > sum(events for events, _ in numbers)
+    assert last.endswith("most of the events were lost: a larger buffer than 4 (-b KB) keeps more")
+
+
 def test_only_these_cpus(busy: Mount, tmp_path: Path) -> None:
     recorded = Recorded(busy, tmp_path)
     assert list(counted(recorded("--cpu", "1", "sleep", "0.2"))) == [1]
