@@ -21,6 +21,17 @@ static void (*register_membarrier(void))(void)
 	return membarrier_expedited;
 }
 
+static int init_locks(struct hyp *hyp)
+{
+	int ret = pthread_mutex_init(&hyp->lock, NULL);
+
+	if (!ret)
+		ret = pthread_mutex_init(&hyp->park_lock, NULL);
+	if (!ret)
+		ret = pthread_cond_init(&hyp->unpark, NULL);
+	return -ret;
+}
+
 static int init_pcpus(struct hyp *hyp)
 {
 	for (u32 nr = 0; nr < hyp->nr_cpus; nr++) {
@@ -53,11 +64,10 @@ int hyp_create(u32 nr_cpus, struct hyp **out)
 	hyp->doorbell.fd = -1;
 	hyp->conduit.hvc = hyp_hvc;
 	hyp->membarrier = register_membarrier();
-	pthread_mutex_init(&hyp->lock, NULL);
-	pthread_mutex_init(&hyp->park_lock, NULL);
-	pthread_cond_init(&hyp->unpark, NULL);
 
-	ret = init_pcpus(hyp);
+	ret = init_locks(hyp);
+	if (!ret)
+		ret = init_pcpus(hyp);
 	if (ret)
 		hyp_destroy(hyp);
 	else

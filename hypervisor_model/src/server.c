@@ -221,15 +221,19 @@ static void refuse(struct hyp *hyp, int fd, int error)
 
 /* --- waiting ------------------------------------------------------------------------------ */
 
-/* Another host, while one is served: it is told so. */
-static void refuse_host(const struct connection *with)
+/* Who comes while there is no descriptor to be had waits, and is looked at again after so long. */
+#define LATER_MS 100
+
+/* Another host, while one is served: it is told so. False: later. */
+static bool refuse_host(const struct connection *with)
 {
 	int fd = accept4(with->listen_fd, NULL, NULL, SOCK_CLOEXEC);
 
 	if (fd < 0)
-		return;
+		return false;
 	refuse(with->hyp, fd, may_attach(with->hyp, fd) ? -EBUSY : -EACCES);
 	close(fd);
+	return true;
 }
 
 /* Somebody who floods us with requests shall not keep us from anything else. */
@@ -244,23 +248,24 @@ static bool wait_for_host(const struct connection *with, short events)
 		{ .fd = with->listen_fd, .events = POLLIN },
 	};
 
-	for (;;) {
-		if (poll(fds, 3, -1) < 0)
+	for (int timeout = -1;;) {
+		if (poll(fds, 3, timeout) < 0)
 			continue; /* a signal: somebody writes to stop_fd if it means us */
 		if (fds[1].revents)
 			return false;
-		if (fds[2].revents)
-			refuse_host(with);
+		timeout = fds[2].revents && !refuse_host(with) ? LATER_MS : -1;
+		fds[2].fd = timeout < 0 ? with->listen_fd : -1;
 		if (fds[0].revents)
 			return true;
 	}
 }
 
-static bool stopping(const struct connection *with)
+/* Whether we have been told to stop, or are within so long. */
+static bool stopping(const struct connection *with, int timeout_ms)
 {
 	struct pollfd stop = { .fd = with->stop_fd, .events = POLLIN };
 
-	return poll(&stop, 1, 0) > 0;
+	return poll(&stop, 1, timeout_ms) > 0;
 }
 
 /* --- requests ------------------------------------------------------------------------------- */
@@ -437,7 +442,7 @@ static int serve_requests(struct connection *with)
 		if (request.fd >= 0)
 			close(request.fd);
 		if (!go_on)
-			return stopping(with) ? -ECANCELED : 0;
+			return stopping(with, 0) ? -ECANCELED : 0;
 	}
 }
 
@@ -467,8 +472,11 @@ int hyp_serve(struct hyp *hyp, int listen_fd, int stop_fd)
 		if (!wait_for_host(&with, POLLIN))
 			return -ECANCELED;
 		fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
-		if (fd < 0)
+		if (fd < 0) {
+			if (stopping(&with, LATER_MS))
+				return -ECANCELED;
 			continue;
+		}
 		ret = 0;
 		if (may_attach(hyp, fd))
 			ret = hyp_serve_host(hyp, fd, listen_fd, stop_fd);

@@ -469,6 +469,19 @@ static void test_results_are_counted(void **state)
 	assert_int_equal(statistics.head.unknown_calls, 2);
 }
 
+/* Their statistics would not fit a message. */
+static void test_statistics_of_too_many_cpus(void **state)
+{
+	struct hvc_regs regs = { .x0 = HVC_TRACING_STATISTICS, .x1 = (uintptr_t)&statistics };
+	struct hyp *hyp;
+
+	(void)state;
+	assert_int_equal(hyp_create(HYP_MAX_CPUS + 1, &hyp), 0);
+	hyp_conduit(hyp)->hvc(hyp_conduit(hyp), 0, &regs);
+	assert_int_equal(hvc_result(&regs), -E2BIG);
+	hyp_destroy(hyp);
+}
+
 static void test_pages_shared_are_counted(void **state)
 {
 	u32 pages = NR_CPUS * (NR_PAGES + 1) + HOST_DESC_PAGES;
@@ -592,6 +605,7 @@ int main(void)
 		hypercall_test(test_events_are_counted),
 		hypercall_test(test_update_clock),
 		cmocka_unit_test(test_create),
+		cmocka_unit_test(test_statistics_of_too_many_cpus),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

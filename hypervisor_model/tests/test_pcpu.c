@@ -115,6 +115,40 @@ static void test_set_script(void **state)
 	assert_int_equal(hyp_set_script(host.hyp, 0, smc, ARRAY_SIZE(smc), 1000), -EINVAL);
 }
 
+static void test_a_cpu_has_one_thing_to_do(void **state)
+{
+	(void)state;
+	assert_int_equal(hyp_run_program(host.hyp, NR_CPUS, HYP_PROGRAM_GUEST, 1, 1), -EINVAL);
+	assert_int_equal(hyp_run_program(host.hyp, 0, HYP_PROGRAM_GUEST, 0, 1), -EINVAL);
+	assert_int_equal(hyp_set_script(host.hyp, 0, smc, ARRAY_SIZE(smc), 1000), 0);
+	assert_int_equal(hyp_run_program(host.hyp, 0, HYP_PROGRAM_GUEST, 1, 1), -EINVAL);
+	assert_int_equal(hyp_run_program(host.hyp, 1, HYP_PROGRAM_GUEST, 1, 1), 0);
+	assert_int_equal(hyp_run_program(host.hyp, 1, HYP_PROGRAM_CHAOS, 1, 1), -EINVAL);
+	assert_int_equal(hyp_set_script(host.hyp, 1, smc, ARRAY_SIZE(smc), 1000), -EINVAL);
+}
+
+/* The host is to see it, too. */
+static void test_a_format_that_nobody_knows(void **state)
+{
+	static const struct pcpu_step steps[] = {
+		ENTER(0, 1, HVC), STEP(1, hyp_printk, 1000000, 5), EXIT(2, 1, ERET_HOST),
+	};
+	u32 nr;
+
+	(void)state;
+	assert_int_equal(hyp_set_script(host.hyp, 0, steps, ARRAY_SIZE(steps), 100000), 0);
+	assert_int_equal(hyp_start(host.hyp), 0);
+	assert_int_equal(host_load(&host), 0);
+	host_enable_event(&host, HYP_EVENT_ID_hyp_printk, true);
+	enable(true);
+	wait_for_entries(0, 3);
+	enable(false);
+	nr = host_read(&host, 0, events);
+	assert_true(nr >= 3);
+	for (u32 i = 0; i < nr; i++)
+		assert_int_equal(events[i].id, HYP_EVENT_ID_hyp_printk);
+}
+
 /* Hypercalls are not in the script: they have vcpu 0. */
 static u32 script_events(u32 nr)
 {
@@ -383,6 +417,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		pcpu_test(test_set_script),
+		pcpu_test(test_a_cpu_has_one_thing_to_do),
+		pcpu_test(test_a_format_that_nobody_knows),
 		pcpu_test(test_scripts_replay),
 		pcpu_test(test_statistics_while_scripts_play),
 		pcpu_test(test_hypercalls_beside_scripts),

@@ -358,6 +358,19 @@ static void test_stray_fds(void **state)
 	hang_up();
 }
 
+/* A host that has made the socket pair can have it say who sends, with each message. */
+static void test_credentials_with_each_message(void **state)
+{
+	int on = 1;
+
+	(void)state;
+	skip_introduction();
+	assert_int_equal(setsockopt(server.theirs, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)), 0);
+	for (u32 i = 0; i < 20; i++)
+		assert_int_equal(call_result(regs(HVC_TRACING_RESET, 9, 0), i % 2 - 1), -EINVAL);
+	hang_up();
+}
+
 /* It asks and asks, and never listens. */
 static void test_flood(void **state)
 {
@@ -540,6 +553,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_stop, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_malformed, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stray_fds, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_credentials_with_each_message, setup,
+						teardown),
 		cmocka_unit_test_setup_teardown(test_flood, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_garbage, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_death_after_each_call, setup, teardown),
