@@ -16,7 +16,7 @@ from hyptracefs.events import compile_events
 from hyptracefs.fuse import Owner, TraceOperations
 from hyptracefs.fuse_hook import FuseHook, pumping, pyfuse3
 from hyptracefs.hypercalls import Hypercalls, Traits
-from hyptracefs.memory import give_back_what_is_freed
+from hyptracefs.memory import give_back_what_is_freed, settle
 from hyptracefs.mounts import MountError, check_mountpoint, reserved
 from hyptracefs.options import Options
 from hyptracefs.own_mount import OwnMount
@@ -136,6 +136,7 @@ def serve(request: MountRequest, ready: Callable[[], None]) -> None:
         mount = _mount(operations, request)
         try:
             FuseHook.check()
+            settle()
             trio.run(_serve_session, remotes, mount)
         finally:
             pyfuse3.close(unmount=mount.is_there())

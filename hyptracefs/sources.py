@@ -59,6 +59,10 @@ class Introduction:
         passing = self.hello._replace(counter=0, counter_hz=0, nr_spares=0, flags=0)
         return replace(self, hello=passing)
 
+    def of_next(self, hello: Hello) -> Introduction:
+        """Of one that is like it: with what we have already, so that memory stays where it is."""
+        return replace(self, hello=hello)
+
 
 @dataclass
 class Attachment:
@@ -259,7 +263,8 @@ class Hypervisors:
                 "who is there now has another name, other CPUs or events: mount anew",
             )
         self.current.close()
-        self.current = attached
+        introduction = self.current.introduction.of_next(attached.introduction.hello)
+        self.current = replace(attached, introduction=introduction)
         return self.calls()
 
     def close(self) -> None:
