@@ -31,6 +31,7 @@ from hyptracefs.events import Event
 from hyptracefs.filters import ErrorLog, Filters
 from hyptracefs.hypercalls import HOST_CPU, Hypercalls
 from hyptracefs.hypervisor_statistics import HypervisorStatistics
+from hyptracefs.memory import tidy
 from hyptracefs.processes import is_ending
 from hyptracefs.ring_buffer import (
     ALL_CPUS,
@@ -324,6 +325,7 @@ class Remote:
                 await in_thread(buffer.close)
             except OSError:  # no thread to be had
                 buffer.close()
+        tidy()
 
     async def _load(self) -> None:
         """Within a transition. Raises OSError E2BIG, ENOMEM, or what the hypervisor says."""

@@ -41,3 +41,27 @@ def _mapped(*, change: bool) -> str:
 def test_large_pieces_are_given_back_also_after_the_first() -> None:
     assert _mapped(change=False) == "1 0"  # or it would not be needed
     assert _mapped(change=True) == "1 1"
+
+
+# Blocks that Python keeps for later, of many tuples of generators; and what is left of them.
+_FREE_LISTS = """
+import gc, sys
+from hyptracefs.memory import settle, tidy
+tidy()
+assert gc.get_stats()[2]["collections"] == 0, "there would be a lot to go through"
+settle()
+before = sys.getallocatedblocks()
+for _ in range(3000):
+    tuple(number for number in range(3))
+kept = sys.getallocatedblocks() - before
+tidy()
+print(kept, sys.getallocatedblocks() - before)
+"""
+
+
+def test_free_lists_are_emptied() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _FREE_LISTS], check=True, capture_output=True, text=True
+    )
+    kept, left = map(int, done.stdout.split())
+    assert left < 200, f"of {kept}"
