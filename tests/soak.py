@@ -232,6 +232,7 @@ class Soak:
         self._number = 0
         self._holder = -1
         self._killed = 0
+        self._log_seen = 0  # characters
 
     # --- what is seen of the server
 
@@ -545,9 +546,11 @@ class Soak:
         if self.mount.server.poll() is not None:
             self.violate(f"the server has ended: {self.mount.log()[-2000:]}")
             return
+        log = self.mount.log()
+        new, self._log_seen = log[self._log_seen :], len(log)
         for word in ("a bug", "Traceback"):
-            if word in self.mount.log():
-                self.violate(f"the log says {word!r}: {self.mount.log()[-2000:]}")
+            if word in new:
+                self.violate(f"the log says {word!r}: {new[-2000:]}")
 
 
 # --- the run ------------------------------------------------------------------------------------
