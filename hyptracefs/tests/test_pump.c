@@ -682,15 +682,26 @@ static void test_a_bell_that_cannot_be_armed_is_not(void **state)
 	expect_reply(2, 1, NULL);
 }
 
+static void limit_files(rlim_t nr)
+{
+	struct rlimit limit;
+
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	limit.rlim_cur = nr < limit.rlim_max ? nr : limit.rlim_max;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+}
+
+static int teardown_limited(void **state)
+{
+	limit_files(1024);
+	return teardown(state);
+}
+
 /* poll() refuses more files than may be open, even if they are. */
 static void test_under_a_limit_of_open_files_it_looks(void **state)
 {
-	struct rlimit before, low;
-
 	(void)state;
-	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
-	low = (struct rlimit){ .rlim_cur = 1, .rlim_max = before.rlim_max };
-	assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
+	limit_files(1);
 	look_now();
 	ask_to_read(2, 0);
 	wait_until_parked(1);
@@ -704,7 +715,6 @@ static void test_under_a_limit_of_open_files_it_looks(void **state)
 	fixture.kernel = -1;
 	assert_true(readable(pump_inbox(fixture.pump), NEVER_MS));
 	readable(-1, SOON_MS);
-	assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
 }
 
 static void test_first_come_first_served(void **state)
@@ -1071,7 +1081,8 @@ int main(void)
 		TEST(test_let_go_of_the_bell_its_owner_is_told_and_it_looks),
 		TEST(test_a_bell_that_is_broken_is_let_go_of),
 		TEST(test_a_bell_that_cannot_be_armed_is_not),
-		TEST(test_under_a_limit_of_open_files_it_looks),
+		cmocka_unit_test_setup_teardown(test_under_a_limit_of_open_files_it_looks, setup,
+						teardown_limited),
 		TEST(test_first_come_first_served),
 		TEST(test_what_a_filter_drops_is_looked_through_without_waiting),
 		TEST(test_an_interrupt_ends_the_read_that_it_means),
