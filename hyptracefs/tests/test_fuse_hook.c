@@ -293,6 +293,18 @@ static void test_the_session_is_ours(void **state)
 	assert_int_equal(fuse_hook_session_fd(), fixture.device);
 }
 
+static void test_a_session_that_cannot_be_had(void **state)
+{
+	char *unknown[] = { "test_fuse_hook", "-o", "no_such_option", NULL };
+	struct fuse_args args = FUSE_ARGS_INIT(3, unknown);
+
+	(void)state;
+	assert_null(fuse_session_new(&args, &operations, sizeof(operations), NULL));
+	assert_false(fuse_hook_was_hit());
+	assert_int_equal(fuse_hook_session_fd(), -1);
+	fuse_opt_free_args(&args);
+}
+
 /* Who has no such operations is not hooked, and is served all the same. */
 static void test_operations_that_are_missing(void **state)
 {
@@ -509,6 +521,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 		cmocka_unit_test(test_without_a_session),
 		TEST(test_the_session_is_ours),
+		cmocka_unit_test_teardown(test_a_session_that_cannot_be_had, teardown),
 		cmocka_unit_test_teardown(test_operations_that_are_missing, teardown),
 		cmocka_unit_test_teardown(test_operations_of_another_size, teardown),
 		TEST(test_no_release_is_held_back_and_nothing_read_ahead),

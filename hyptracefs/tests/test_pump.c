@@ -446,22 +446,31 @@ static void test_all_else_is_passed_on_in_order(void **state)
 	assert_int_equal(fixture.fake.events[0], 1);
 }
 
-/* Nothing is read that has not come. */
+/* What the request before has left behind it is no part of it. */
 static void test_what_is_too_short_to_be_one_is_passed_on(void **state)
 {
-	struct read_request asked = read_of(2, 0);
-	struct fuse_in_header interrupted = { .len = sizeof(interrupted),
-					      .opcode = FUSE_INTERRUPT,
-					      .unique = 4 };
+	const struct fuse_in_header interrupted = { .len = sizeof(interrupted),
+						    .opcode = FUSE_INTERRUPT,
+						    .unique = 8 };
+	struct read_request asked = read_of(4, 1);
+	struct {
+		struct fuse_in_header header;
+		uint64_t unique;
+	} before = { { .len = sizeof(before), .opcode = FUSE_GETATTR, .unique = 6 }, 2 };
 
 	(void)state;
-	fixture.fake.events[0] = 1;
+	ask_to_read(2, 0);
+	wait_until_parked(1);
+	fixture.fake.events[1] = 1;
 	asked.header.len = sizeof(asked) - 1;
 	request(&asked, sizeof(asked) - 1);
-	expect_passed_on(2);
-	request(&interrupted, sizeof(interrupted));
 	expect_passed_on(4);
-	assert_int_equal(fixture.fake.events[0], 1);
+	assert_int_equal(fixture.fake.events[1], 1);
+	request(&before, sizeof(before));
+	expect_passed_on(6);
+	request(&interrupted, sizeof(interrupted));
+	expect_passed_on(8);
+	assert_int_equal(fixture.fake.source.nr_parked, 1);
 }
 
 /* Who asked may be gone before the request is fetched: the next one is there all the same. */
