@@ -15,6 +15,7 @@
 #include <fuse_lowlevel.h>
 #include <linux/fuse.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -103,10 +104,19 @@ static void hooked_init(void *userdata, struct fuse_conn_info *conn)
 	conn->max_readahead = 0;
 }
 
+/* The last operation that we replace: tables of an older libfuse end somewhere behind it. */
+#define LEAST_OPS (offsetof(struct fuse_lowlevel_ops, write_buf) + sizeof(next_write_buf))
+
+static bool is_known(const struct fuse_lowlevel_ops *op, size_t size)
+{
+	return size >= LEAST_OPS && size <= sizeof(hooked_ops) && op->init && op->open &&
+	       op->read && op->write_buf;
+}
+
 /* The operations with ours put in; @op as it is if it is not what we know. */
 static const struct fuse_lowlevel_ops *hook(const struct fuse_lowlevel_ops *op, size_t size)
 {
-	if (size > sizeof(hooked_ops) || !op->init || !op->open || !op->read || !op->write_buf)
+	if (!is_known(op, size))
 		return op;
 	memcpy(&hooked_ops, op, size);
 	next_open = op->open;

@@ -8,16 +8,19 @@
 #include <fcntl.h>
 #include <linux/fuse.h>
 #include <poll.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
+#include "faults.h"
 #include "pump.h"
 
 #define NR_CPUS 2
@@ -25,16 +28,6 @@
 #define NEVER_MS 20000
 /* What must not come has had this time to come (ms); none too short makes a test fail. */
 #define SOON_MS 20
-
-/* Memory is out. With the floor. */
-static bool no_room;
-void *__real_malloc(size_t size);
-void *__wrap_malloc(size_t size);
-
-void *__wrap_malloc(size_t size)
-{
-	return no_room ? NULL : __real_malloc(size);
-}
 
 /* A buffer whose events are bytes, each the number of its CPU. */
 struct fake {
@@ -58,7 +51,79 @@ static struct fixture {
 	struct fake fake;
 	struct fake_pipe pipes[NR_CPUS + 1]; /* the last one of all CPUs */
 	int kernel, hypervisor, bell;
+	int device; /* the pump's end */
 } fixture;
+
+/* --- what goes wrong: set with the floor --------------------------------------------------- */
+
+static struct fault malloc_fault, calloc_fault, eventfd_fault, thread_fault;
+static struct fault read_fault;    /* of requests */
+static struct fault recv_fault;    /* of rings */
+static struct fault syscall_fault; /* of those that glibc has no function for */
+static uint32_t nr_syscalls;
+
+void *__real_malloc(size_t size);
+void *__wrap_malloc(size_t size);
+void *__real_calloc(size_t nr, size_t size);
+void *__wrap_calloc(size_t nr, size_t size);
+int __real_eventfd(unsigned int count, int flags);
+int __wrap_eventfd(unsigned int count, int flags);
+int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
+			  void *(*run)(void *), void *arg);
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
+			  void *(*run)(void *), void *arg);
+ssize_t __real_read(int fd, void *bytes, size_t size);
+ssize_t __wrap_read(int fd, void *bytes, size_t size);
+ssize_t __real_recv(int fd, void *bytes, size_t size, int flags);
+ssize_t __wrap_recv(int fd, void *bytes, size_t size, int flags);
+long __real_syscall(long number, long a, long b, long c, long d);
+long __wrap_syscall(long number, long a, long b, long c, long d);
+
+void *__wrap_malloc(size_t size)
+{
+	return fails(&malloc_fault) ? NULL : __real_malloc(size);
+}
+
+void *__wrap_calloc(size_t nr, size_t size)
+{
+	return fails(&calloc_fault) ? NULL : __real_calloc(nr, size);
+}
+
+int __wrap_eventfd(unsigned int count, int flags)
+{
+	return fails(&eventfd_fault) ? -1 : __real_eventfd(count, flags);
+}
+
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
+			  void *(*run)(void *), void *arg)
+{
+	/* It returns its error. */
+	return fails(&thread_fault) ? errno : __real_pthread_create(thread, attributes, run, arg);
+}
+
+ssize_t __wrap_read(int fd, void *bytes, size_t size)
+{
+	return fd == fixture.device && fails(&read_fault) ? -1 : __real_read(fd, bytes, size);
+}
+
+ssize_t __wrap_recv(int fd, void *bytes, size_t size, int flags)
+{
+	return fails(&recv_fault) ? -1 : __real_recv(fd, bytes, size, flags);
+}
+
+long __wrap_syscall(long number, long a, long b, long c, long d)
+{
+	nr_syscalls++;
+	return fails(&syscall_fault) ? -1 : __real_syscall(number, a, b, c, d);
+}
+
+static void forget_faults(void)
+{
+	malloc_fault = calloc_fault = eventfd_fault = thread_fault = no_fault;
+	read_fault = recv_fault = syscall_fault = no_fault;
+}
+
+/* --- a buffer ------------------------------------------------------------------------------ */
 
 static uint64_t fake_unread(struct event_source *source, uint32_t cpu)
 {
@@ -185,6 +250,17 @@ static bool readable(int fd, int ms)
 	return ready > 0;
 }
 
+/* How often an eventfd has been rung and not been hushed. With the floor: nobody sees us look. */
+static uint64_t rings(int eventfd)
+{
+	uint64_t count = 0;
+
+	if (read(eventfd, &count, sizeof(count)) < 0)
+		return 0;
+	assert_int_equal(write(eventfd, &count, sizeof(count)), sizeof(count));
+	return count;
+}
+
 /* The next reply is an error, or so many bytes, which are then at @data. */
 static void expect_reply(uint64_t unique, int result, uint8_t *data)
 {
@@ -227,6 +303,12 @@ static void expect_passed_on(uint64_t unique)
 static void wait_until_parked(uint32_t nr)
 {
 	while (fixture.fake.source.nr_parked != nr)
+		readable(-1, 1);
+}
+
+static void wait_until_looked(uint64_t nr)
+{
+	while (fixture.fake.source.nr_looks != nr)
 		readable(-1, 1);
 }
 
@@ -285,6 +367,7 @@ static int setup(void **state)
 	pair(lifeline);
 	pair(bell);
 	fixture = (struct fixture){ .pump = pump_create(device[0]),
+				    .device = device[0],
 				    .kernel = device[1],
 				    .hypervisor = lifeline[1],
 				    .bell = bell[1] };
@@ -315,6 +398,7 @@ static int teardown(void **state)
 
 	(void)state;
 	pump_stop(fixture.pump);
+	forget_faults(); /* it begins without the floor, and may have begun just now */
 	pump_destroy(fixture.pump);
 	close(told);
 	close(fixture.kernel);
@@ -360,6 +444,48 @@ static void test_all_else_is_passed_on_in_order(void **state)
 	expect_passed_on(16);
 	expect_passed_on(0);
 	assert_int_equal(fixture.fake.events[0], 1);
+}
+
+/* What the request before has left behind it is no part of it. */
+static void test_what_is_too_short_to_be_one_is_passed_on(void **state)
+{
+	const struct fuse_in_header interrupted = { .len = sizeof(interrupted),
+						    .opcode = FUSE_INTERRUPT,
+						    .unique = 8 };
+	struct read_request asked = read_of(4, 1);
+	struct {
+		struct fuse_in_header header;
+		uint64_t unique;
+	} before = { { .len = sizeof(before), .opcode = FUSE_GETATTR, .unique = 6 }, 2 };
+
+	(void)state;
+	ask_to_read(2, 0);
+	wait_until_parked(1);
+	fixture.fake.events[1] = 1;
+	asked.header.len = sizeof(asked) - 1;
+	request(&asked, sizeof(asked) - 1);
+	expect_passed_on(4);
+	assert_int_equal(fixture.fake.events[1], 1);
+	request(&before, sizeof(before));
+	expect_passed_on(6);
+	request(&interrupted, sizeof(interrupted));
+	expect_passed_on(8);
+	assert_int_equal(fixture.fake.source.nr_parked, 1);
+}
+
+/* Who asked may be gone before the request is fetched: the next one is there all the same. */
+static void test_a_request_that_cannot_be_fetched_is_not_the_end(void **state)
+{
+	static const int errors[] = { ENOENT, EINTR, EAGAIN };
+
+	(void)state;
+	for (uint64_t i = 0; i < sizeof(errors) / sizeof(errors[0]); i++) {
+		read_fault = (struct fault){ .times = 3, .error = errors[i] };
+		getattr(2 * i + 2);
+		expect_passed_on(2 * i + 2);
+		assert_int_equal(read_fault.times, 0);
+	}
+	expect_passed_on(0);
 }
 
 static void test_the_page_cache_is_answered_at_once(void **state)
@@ -438,8 +564,7 @@ static void test_a_ring_for_nothing_is_not_armed_again_at_once(void **state)
 	looks = fixture.fake.source.nr_looks;
 	for (int i = 0; i < 8; i++)
 		ring();
-	while (fixture.fake.source.nr_looks == looks)
-		readable(-1, 1);
+	wait_until_looked(looks + 1);
 	readable(-1, SOON_MS);
 	assert_int_equal(fixture.fake.source.nr_looks, looks + 1);
 	assert_int_equal(fixture.fake.source.nr_armed, 1);
@@ -449,6 +574,46 @@ static void test_a_ring_for_nothing_is_not_armed_again_at_once(void **state)
 	looks = fixture.fake.source.nr_looks;
 	readable(-1, SOON_MS);
 	assert_int_equal(fixture.fake.source.nr_looks, looks);
+	fixture.fake.events[0] = 1;
+	ring();
+	expect_reply(2, 1, NULL);
+}
+
+/* A bell that never stops does not keep the pump: it is looked at again when it is armed. */
+static void test_a_bell_that_is_rung_more_often_than_armed(void **state)
+{
+	uint64_t looks;
+
+	(void)state;
+	look_only_when_told();
+	ask_to_read(2, 0);
+	wait_until_parked(1);
+	for (int i = 0; i < 17; i++)
+		ring();
+	looks = fixture.fake.source.nr_looks;
+	look_now();
+	/* before it is armed, after that, and for the one ring that is left */
+	wait_until_looked(looks + 3);
+	readable(-1, SOON_MS);
+	assert_int_equal(fixture.fake.source.nr_looks, looks + 3);
+	assert_int_equal(fixture.fake.source.nr_armed, 1);
+	look_now();
+	wait_until_armed(2);
+	fixture.fake.events[0] = 1;
+	ring();
+	expect_reply(2, 1, NULL);
+}
+
+static void test_a_bell_that_is_interrupted_is_armed(void **state)
+{
+	(void)state;
+	look_only_when_told();
+	ask_to_read(2, 0);
+	wait_until_parked(1);
+	recv_fault = (struct fault){ .times = 1, .error = EINTR };
+	look_now();
+	wait_until_armed(1);
+	assert_int_equal(recv_fault.times, 0);
 	fixture.fake.events[0] = 1;
 	ring();
 	expect_reply(2, 1, NULL);
@@ -501,6 +666,19 @@ static void test_let_go_of_the_bell_its_owner_is_told_and_it_looks(void **state)
 	expect_reply(2, 1, NULL);
 }
 
+static void test_a_bell_that_is_broken_is_let_go_of(void **state)
+{
+	(void)state;
+	/* It goes away with a message to it unread. */
+	assert_int_equal(send(fixture.fake.source.bell_fd, "?", 1, 0), 1);
+	close(fixture.bell);
+	fixture.bell = dup(0);
+	ask_to_read(2, 0);
+	assert_true(is_told(NEVER_MS));
+	assert_int_equal(fixture.fake.source.bell_fd, -1);
+	assert_int_equal(fixture.fake.source.nr_armed, 0);
+}
+
 static void test_a_bell_that_cannot_be_armed_is_not(void **state)
 {
 	(void)state;
@@ -511,6 +689,41 @@ static void test_a_bell_that_cannot_be_armed_is_not(void **state)
 	assert_int_equal(fixture.fake.source.nr_armed, 0);
 	fixture.fake.events[0] = 1;
 	expect_reply(2, 1, NULL);
+}
+
+static void limit_files(rlim_t nr)
+{
+	struct rlimit limit;
+
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	limit.rlim_cur = nr < limit.rlim_max ? nr : limit.rlim_max;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+}
+
+static int teardown_limited(void **state)
+{
+	limit_files(1024);
+	return teardown(state);
+}
+
+/* poll() refuses more files than may be open, even if they are. */
+static void test_under_a_limit_of_open_files_it_looks(void **state)
+{
+	(void)state;
+	limit_files(1);
+	look_now();
+	ask_to_read(2, 0);
+	wait_until_parked(1);
+	fixture.fake.events[0] = 1;
+	expect_reply(2, 1, NULL);
+	for (uint64_t unique = 4; unique < 10; unique += 2) {
+		getattr(unique);
+		expect_passed_on(unique);
+	}
+	close(fixture.kernel); /* nothing to look for, then */
+	fixture.kernel = -1;
+	assert_true(readable(pump_inbox(fixture.pump), NEVER_MS));
+	readable(-1, SOON_MS);
 }
 
 static void test_first_come_first_served(void **state)
@@ -595,32 +808,55 @@ static void test_a_hypervisor_that_is_gone_leaves_those_who_wait_to_us(void **st
 	expect_reply(10, 1, NULL);
 }
 
+/* The pump has slept beside the one that is gone, and finds another one in its place. */
+static void test_a_hypervisor_that_is_gone_is_not_the_next_one(void **state)
+{
+	int before = fixture.fake.source.alive_fd, lifeline[2];
+
+	(void)state;
+	pair(lifeline);
+	readable(-1, SOON_MS);
+	close(fixture.hypervisor);
+	fixture.hypervisor = lifeline[1];
+	fixture.fake.source.alive_fd = lifeline[0];
+	look_now();
+	ask_to_read(2, 0);
+	wait_until_parked(1);
+	assert_false(fixture.fake.source.gone);
+	close(before);
+}
+
 /* A RELEASE comes once: what cannot be passed on now is passed on later. */
 static void test_what_there_is_no_room_for_waits(void **state)
 {
 	(void)state;
-	no_room = true;
+	malloc_fault = no_memory;
 	getattr(2);
 	getattr(4);
 	expect_passed_on(0);
-	no_room = false;
+	malloc_fault = no_fault;
 	expect_passed_on(2);
 	expect_passed_on(4);
 
-	no_room = true;
+	malloc_fault = no_memory;
 	ask_to_read(6, 0); /* cannot be parked */
 	expect_passed_on(0);
-	no_room = false;
+	malloc_fault = no_fault;
 	expect_passed_on(6);
+
+	malloc_fault = (struct fault){ .times = 1, .spared = 1 }; /* not for all of it */
+	getattr(10);
+	expect_passed_on(10);
+	assert_int_equal(malloc_fault.times, 0);
 
 	ask_to_read(8, 0);
 	wait_until_parked(1);
-	no_room = true;
+	malloc_fault = no_memory;
 	close(fixture.hypervisor);
 	fixture.hypervisor = dup(0);
 	expect_passed_on(0);
 	assert_int_equal(fixture.fake.source.nr_parked, 1);
-	no_room = false;
+	malloc_fault = no_fault;
 	expect_passed_on(8);
 }
 
@@ -658,6 +894,45 @@ static void test_the_end_of_the_device_is_passed_on(void **state)
 	}
 }
 
+static void test_what_came_before_the_end_of_the_device_is_passed_on(void **state)
+{
+	void *message;
+
+	(void)state;
+	getattr(2);
+	getattr(4);
+	close(fixture.kernel);
+	fixture.kernel = dup(0);
+	while (rings(pump_inbox(fixture.pump)) != 2) /* for the first one, and for the end */
+		readable(-1, 1);
+	expect_passed_on(2);
+	expect_passed_on(4);
+	assert_int_equal(pump_receive(fixture.pump, &message), -ENODEV);
+	assert_true(readable(pump_inbox(fixture.pump), NEVER_MS)); /* for who asks late */
+}
+
+static void test_a_device_that_is_broken_has_ended(void **state)
+{
+	void *message;
+
+	(void)state;
+	read_fault = (struct fault){ .times = 1, .error = ENODEV };
+	getattr(2);
+	assert_true(readable(pump_inbox(fixture.pump), NEVER_MS));
+	assert_int_equal(pump_receive(fixture.pump, &message), -ENODEV);
+}
+
+/* The sanitizer would find it. */
+static void test_what_nobody_has_fetched_is_freed(void **state)
+{
+	(void)state;
+	getattr(2);
+	getattr(4);
+	ask_to_read(6, 0);
+	wait_until_parked(1);
+	assert_true(readable(pump_inbox(fixture.pump), NEVER_MS));
+}
+
 static void test_time_between_looks(void **state)
 {
 	(void)state;
@@ -685,30 +960,157 @@ static void test_each_gets_its_turn(void **state)
 	}
 }
 
+/* --- what cannot begin --------------------------------------------------------------------- */
+
+static int forget(void **state)
+{
+	(void)state;
+	forget_faults();
+	return 0;
+}
+
+static int lowest_free_fd(void)
+{
+	int fd = dup(0);
+
+	close(fd);
+	return fd;
+}
+
+static void test_a_pump_that_cannot_be_had(void **state)
+{
+	int fd = lowest_free_fd();
+
+	(void)state;
+	calloc_fault = no_memory;
+	assert_null(pump_create(-1));
+	assert_int_equal(errno, ENOMEM);
+	calloc_fault = no_fault;
+	for (unsigned int i = 0; i < 2; i++) {
+		eventfd_fault = (struct fault){ .times = 1, .spared = i, .error = EMFILE };
+		assert_null(pump_create(-1));
+		assert_int_equal(errno, EMFILE);
+		assert_int_equal(lowest_free_fd(), fd);
+	}
+}
+
+/* The most that poll() is asked for: one more has no place. */
+static void test_too_many_sources(void **state)
+{
+	struct event_source sources[9] = { 0 };
+	int fds[2];
+	struct pump *pump;
+
+	(void)state;
+	pair(fds);
+	pump = pump_create(fds[0]);
+	for (int i = 0; i < 9; i++) {
+		sources[i].alive_fd = sources[i].bell_fd = -1;
+		pump_add(pump, &sources[i]);
+	}
+	assert_int_equal(pump_start(pump), -EINVAL);
+	assert_null(sources[0].changed);
+	pump_destroy(pump);
+	close(fds[0]);
+	close(fds[1]);
+}
+
+static void test_what_is_no_device(void **state)
+{
+	int path = open("/", O_PATH); /* its flags can be read, and not be set */
+	const int devices[] = { -1, path };
+
+	(void)state;
+	assert_true(path >= 0);
+	for (int i = 0; i < 2; i++) {
+		struct pump *pump = pump_create(devices[i]);
+
+		assert_int_equal(pump_start(pump), -EINVAL);
+		pump_destroy(pump);
+	}
+	close(path);
+}
+
+/* The floor is free, then: to try again does not wait for it. */
+static void test_without_a_thread_nobody_has_the_floor(void **state)
+{
+	struct event_source source = { .alive_fd = -1, .bell_fd = -1 };
+	int fds[2];
+	struct pump *pump;
+
+	(void)state;
+	pair(fds);
+	pump = pump_create(fds[0]);
+	pump_add(pump, &source);
+	thread_fault = (struct fault){ .times = 1, .error = EAGAIN };
+	assert_int_equal(pump_start(pump), -EAGAIN);
+	assert_null(source.changed);
+	assert_int_equal(pump_start(pump), 0);
+	assert_non_null(source.changed);
+	pump_stop(pump);
+	pump_destroy(pump);
+	close(fds[0]);
+	close(fds[1]);
+}
+
+/* What is not known of the scheduling is not set. */
+static int setup_without_slices(void **state)
+{
+	nr_syscalls = 0;
+	syscall_fault = (struct fault){ .times = 1, .error = ENOSYS };
+	return setup(state);
+}
+
+static void test_a_kernel_without_slices(void **state)
+{
+	(void)state;
+	getattr(2);
+	expect_passed_on(2); /* it has begun */
+	assert_int_equal(syscall_fault.times, 0);
+	assert_int_equal(nr_syscalls, 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 		TEST(test_what_is_there_is_given_at_once),
 		TEST(test_all_else_is_passed_on_in_order),
+		TEST(test_what_is_too_short_to_be_one_is_passed_on),
+		TEST(test_a_request_that_cannot_be_fetched_is_not_the_end),
 		TEST(test_the_page_cache_is_answered_at_once),
 		TEST(test_who_does_not_wait_is_told_so),
 		TEST(test_a_ring_wakes),
 		TEST(test_what_comes_while_it_is_armed_is_seen),
 		TEST(test_a_ring_for_nothing_is_not_armed_again_at_once),
+		TEST(test_a_bell_that_is_rung_more_often_than_armed),
+		TEST(test_a_bell_that_is_interrupted_is_armed),
 		TEST(test_all_who_wait_are_rung_for),
 		TEST(test_without_a_bell_it_looks),
 		TEST(test_let_go_of_the_bell_its_owner_is_told_and_it_looks),
+		TEST(test_a_bell_that_is_broken_is_let_go_of),
 		TEST(test_a_bell_that_cannot_be_armed_is_not),
+		cmocka_unit_test_setup_teardown(test_under_a_limit_of_open_files_it_looks, setup,
+						teardown_limited),
 		TEST(test_first_come_first_served),
 		TEST(test_what_a_filter_drops_is_looked_through_without_waiting),
 		TEST(test_an_interrupt_ends_the_read_that_it_means),
 		TEST(test_a_hypervisor_that_is_gone_leaves_those_who_wait_to_us),
+		TEST(test_a_hypervisor_that_is_gone_is_not_the_next_one),
 		TEST(test_what_there_is_no_room_for_waits),
 		TEST(test_its_owner_is_told_once),
 		TEST(test_the_end_of_the_device_is_passed_on),
+		TEST(test_what_came_before_the_end_of_the_device_is_passed_on),
+		TEST(test_a_device_that_is_broken_has_ended),
+		TEST(test_what_nobody_has_fetched_is_freed),
 		TEST(test_time_between_looks),
 		TEST(test_each_gets_its_turn),
+		cmocka_unit_test_teardown(test_a_pump_that_cannot_be_had, forget),
+		cmocka_unit_test(test_too_many_sources),
+		cmocka_unit_test(test_what_is_no_device),
+		cmocka_unit_test_teardown(test_without_a_thread_nobody_has_the_floor, forget),
+		cmocka_unit_test_setup_teardown(test_a_kernel_without_slices, setup_without_slices,
+						teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
