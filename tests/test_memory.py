@@ -5,8 +5,11 @@ from __future__ import annotations
 import ctypes
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+
+from hyptracefs.memory import give_back_what_is_freed
 
 # How many of two large pieces are mapped for themselves, the second one after the first was freed.
 _MAPPED = """
@@ -41,3 +44,8 @@ def _mapped(*, change: bool) -> str:
 def test_large_pieces_are_given_back_also_after_the_first() -> None:
     assert _mapped(change=False) == "1 0"  # or it would not be needed
     assert _mapped(change=True) == "1 1"
+
+
+def test_a_libc_without_such_a_choice_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace())
+    give_back_what_is_freed()
