@@ -154,17 +154,20 @@ def _idle(way: _Way, directory: Path) -> Iterator[Mount]:
 @_each_way
 def test_who_waits_is_woken_and_can_be_killed(way: _Way, tmp_path: Path) -> None:
     with _idle(way, tmp_path) as mount:
+        command = ["head", "-n", "1", str(mount.top / "trace_pipe")]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as head:
+            try:
+                until(lambda: blocks_in_read(head.pid), "head to block")
+                _emit(mount, 7)
+                text = head.communicate(timeout=PATIENCE_S)[0].decode()
+            finally:
+                head.kill()
+        assert [line.what for line in parse(text)] == selftests([7])
         readers = [mount.blocked_cat("trace_pipe"), mount.blocked_cat("trace_pipe_raw")]
         for reader in readers:
             reader.kill()
             reader.wait(timeout=PATIENCE_S)
         assert "host readers 0\n" in mount.read("statistics")
-        command = ["head", "-n", "1", str(mount.top / "trace_pipe")]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as head:
-            until(lambda: blocks_in_read(head.pid), "head to block")
-            _emit(mount, 7)
-            text = head.communicate(timeout=PATIENCE_S)[0].decode()
-        assert [line.what for line in parse(text)] == selftests([7])
         left = mount.blocked_cat("trace_pipe")
     assert left.wait(timeout=PATIENCE_S) == 1  # the mount has ended
 
