@@ -178,7 +178,7 @@ static int reply_stream(fuse_req_t req, const struct fuse_file_info *info)
 	return fuse_reply_buf(req, (const char *)&out, sizeof(out));
 }
 
-EXPORTED int fuse_reply_open(fuse_req_t req, const struct fuse_file_info *info)
+static int hooked_reply_open(fuse_req_t req, const struct fuse_file_info *info)
 {
 	int (*next)(fuse_req_t, const struct fuse_file_info *) =
 		dlsym(RTLD_NEXT, "fuse_reply_open");
@@ -188,10 +188,16 @@ EXPORTED int fuse_reply_open(fuse_req_t req, const struct fuse_file_info *info)
 	return next ? next(req, info) : -ENOSYS;
 }
 
-/* Whether a call of fuse_reply_open() from another module lands here. */
+EXPORTED int fuse_reply_open(fuse_req_t req, const struct fuse_file_info *info)
+	__attribute__((alias("hooked_reply_open")));
+
+/*
+ * Whether a call of fuse_reply_open() from another module lands here. (By that name we, too, would
+ * get whatever others get.)
+ */
 static bool fuse_hook_sets_streams(void)
 {
-	return dlsym(RTLD_DEFAULT, "fuse_reply_open") == (void *)fuse_reply_open;
+	return dlsym(RTLD_DEFAULT, "fuse_reply_open") == (void *)hooked_reply_open;
 }
 
 /* --- requests, through the pump ------------------------------------------------------------ */

@@ -39,7 +39,8 @@ def start(arguments: Sequence[str]) -> int:
                 return 0
         except KeyboardInterrupt:
             server.terminate()
-            raise
+            if server.wait() <= 0:
+                raise  # else it has said what became of it
     return server.wait() or 1
 
 

@@ -334,8 +334,7 @@ class _Parser:
     def _close(self) -> None:
         group = self._groups.pop()
         group.or_()
-        if group.either is None:
-            raise AssertionError("an empty group")
+        assert group.either is not None  # noqa: S101 - for mypy: a term stands before each `)`
         self._term(group.either, group.negated)
 
     def _term(self, part: _Part, negated: bool) -> None:

@@ -74,8 +74,6 @@ def _guarded(
         except MemoryError as error:
             log.warning("%s: out of memory", name)
             raise pyfuse3.FUSEError(errno.ENOMEM) from error
-        except pyfuse3.FUSEError:
-            raise
         except Exception as error:
             log.exception("%s: a bug; answered with EIO", request)
             raise pyfuse3.FUSEError(errno.EIO) from error

@@ -36,6 +36,15 @@ def _is_our_dead_mount(mountpoint: str) -> bool:
     return False
 
 
+def detach(mountpoint: str) -> bool:
+    """Take a mount away, dead or in use; False: a message on stderr says why not.
+
+    Root need not have fusermount3.
+    """
+    program = ["fusermount3", "-u", "-z"] if os.geteuid() else ["umount", "-l"]
+    return subprocess.run([*program, mountpoint], check=False).returncode == 0
+
+
 def clear_dead_mounts(mountpoint: str) -> None:
     """Remove what a server of ours that was killed has left at `mountpoint`, and nothing else.
 
@@ -47,7 +56,7 @@ def clear_dead_mounts(mountpoint: str) -> None:
     with reserved(os.path.dirname(mountpoint)):  # noqa: PTH120 (it is canonical)
         while _is_our_dead_mount(mountpoint):
             log.warning("%s: a dead mount of hyptracefs was there: removed", mountpoint)
-            if subprocess.run(["fusermount3", "-u", "-z", mountpoint], check=False).returncode:
+            if not detach(mountpoint):
                 return  # check_mountpoint() says what to do
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import select
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import trio
 
 from hyptracefs.mount_table import MOUNTINFO, mount_at, mounts
-from hyptracefs.mounts import MountError
+from hyptracefs.mounts import MountError, detach
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +54,7 @@ class OwnMount:
         ours = [mount.mountpoint for mount in mounts() if mount.device == self._device]
         for where in reversed(ours):
             if self._is_on_top(where):
-                subprocess.run(["fusermount3", "-u", "-z", where], check=False)
+                detach(where)
             else:
                 log.warning("%r: something is mounted over our mount: it stays, dead", where)
 

@@ -609,7 +609,7 @@ class Remote:
 
     async def wait_for_events(self, cpu: int) -> None:
         """Wait until a poll has seen unread events of `cpu`."""
-        self._begin_to_wait()
+        self._begin_to_wait(cpu)
         await self._lots.setdefault(cpu, trio.lowlevel.ParkingLot()).park()
 
     def watch(self, reader: Reader, tell: Callable[[], None]) -> None:
@@ -618,23 +618,24 @@ class Remote:
         Replaces what `reader` had asked to be called before.
         """
         self._watchers[reader] = tell
-        self._begin_to_wait()
+        self._begin_to_wait(reader.cpu)
 
-    def _begin_to_wait(self) -> None:
+    def _begin_to_wait(self, cpu: int) -> None:
+        """For who is about to wait for events of `cpu`."""
         self._quiet_since = trio.current_time()
         self._waiting.set()
         self._listening.cancel()  # perhaps for another CPU
-        self._want()
+        self._want(cpu)
 
     def _waited_for(self) -> set[int]:
         """CPUs, and ALL_CPUS."""
         waiting = {cpu for cpu, lot in self._lots.items() if lot}
         return waiting | {reader.cpu for reader in self._watchers}
 
-    def _wanted(self) -> int:
-        """The one CPU that is waited for, or ALL_CPUS."""
-        waited_for = self._waited_for()
-        return waited_for.pop() if len(waited_for) == 1 else ALL_CPUS
+    def _wanted(self, *others: int) -> int | None:
+        """The one CPU that is waited for, with these `others`, or ALL_CPUS; None: nobody waits."""
+        waited_for = self._waited_for().union(others)
+        return ALL_CPUS if len(waited_for) > 1 else min(waited_for, default=None)
 
     def _wake(self, buffer: RingBuffer) -> bool:
         """Wake those for whom there is something; whether there was somebody."""
@@ -682,10 +683,11 @@ class Remote:
         )
         self._want()
 
-    def _want(self) -> None:
-        """Be told, if somebody waits whom the pump does not know."""
-        if self._waited_for() and not self.source.gone:
-            self.source.want(self._wanted())
+    def _want(self, *others: int) -> None:
+        """Be told, if somebody waits whom the pump does not know; also for these `others`."""
+        wanted = self._wanted(*others)
+        if wanted is not None and not self.source.gone:
+            self.source.want(wanted)
 
     async def _be_told(self) -> None:
         while True:
@@ -720,10 +722,10 @@ class Remote:
     def _arm(self) -> Doorbell | None:
         """Ask the hypervisor to ring for those who wait. None: it does not; look again."""
         try:
-            doorbell = self._hang_doorbell()
-            if doorbell is None or not self._waited_for():
+            doorbell, wanted = self._hang_doorbell(), self._wanted()
+            if doorbell is None or wanted is None:
                 return None
-            doorbell.arm(self._wanted())
+            doorbell.arm(wanted)
         except OSError as error:
             self._do_without_doorbell(str(error.strerror))
             return None

@@ -227,10 +227,12 @@ class Model:
 
 @contextlib.contextmanager
 def modelled(path: Path, *options: str) -> Iterator[Model]:
-    """A hyp-model, gone afterwards whatever happens."""
+    """A hyp-model, gone afterwards whatever happens; one that is left running ends cleanly."""
     model = Model(path, *options)
     try:
         yield model
+        if model.process.poll() is None:
+            assert model.end() == 0
     finally:
         model.kill()
 

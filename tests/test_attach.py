@@ -18,12 +18,16 @@ from pathlib import Path
 
 import pytest
 
+from hypervisor_model.cli import main
+from hyptracefs import sources
 from hyptracefs.conduit import SocketConduit
+from hyptracefs.event_table import MAX_MESSAGE
 from hyptracefs.hypercalls import Hypercalls
 from hyptracefs.options import Options, UsageError
 from hyptracefs.sources import (
     Attachment,
     SocketSource,
+    _StartedModel,
     canonical_source,
     check_choices,
     source_of,
@@ -169,6 +173,22 @@ def test_what_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     assert path.read_text(encoding="ascii") == "mine"
 
 
+def test_a_path_where_nothing_can_be_made_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "none" / "hyp.sock"
+    assert failed(f"--listen={path}") == f"hyp-model: {path}: No such file or directory"
+
+
+@pytest.mark.parametrize("cpus", ["0", "1025", "-1", "two", ""])
+def test_a_number_of_cpus_that_cannot_be_is_wrong_usage(
+    cpus: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(["--listen=/nosuch", f"--cpus={cpus}"])
+    assert raised.value.code == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.endswith(f"argument --cpus: {cpus!r} is not a number from 1 to 1024")
+
+
 def test_a_path_that_does_not_fit_is_said(tmp_path: Path) -> None:
     assert "107" in failed(f"--listen={tmp_path / ('x' * 200)}")
 
@@ -215,6 +235,52 @@ def can_attach(model: Model) -> bool:
 def test_nobody_there_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"No such file.*hyp-model --listen"):
         SocketSource(tmp_path / "none").attach()
+
+
+@pytest.mark.parametrize(
+    ("message", "number", "why"),
+    [
+        (b"", errno.ECONNRESET, "it has hung up before it had introduced itself"),
+        (bytes(MAX_MESSAGE + 1), errno.EPROTO, f"a message of more than {MAX_MESSAGE} bytes"),
+        (None, errno.ETIMEDOUT, "it says nothing"),
+    ],
+)
+def test_one_that_does_not_introduce_itself_is_named_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: bytes | None, number: int, why: str
+) -> None:
+    if message is None:
+        monkeypatch.setattr(sources, "_PATIENCE_S", 0.01)
+    path = tmp_path / "hyp.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        answering = threading.Thread(target=_answer_with, args=(listener, message))
+        answering.start()
+        with pytest.raises(OSError, match=f"^.Errno {number}. hypervisor at {path}: {why}$"):
+            SocketSource(path).attach()
+        answering.join()
+
+
+def _answer_with(listener: socket.socket, message: bytes | None) -> None:
+    """One host, until it hangs up; None: it is told nothing."""
+    connection, _ = listener.accept()
+    with connection:
+        if message:
+            connection.send(message)
+        if message != b"":
+            connection.recv(1)
+
+
+def test_a_model_that_does_not_end_when_it_is_hung_up_on_is_killed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sources, "_PATIENCE_S", 0.01)
+    process = subprocess.Popen(["sleep", "1000"])
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        _StartedModel(ours, process).end()
+    assert process.returncode == -signal.SIGKILL
+    assert caplog.messages == [f"model: process {process.pid} does not end: killed"]
 
 
 @pytest.mark.parametrize("name", ["", "unix", "unix:", "tcp:1", "Model"])

@@ -10,7 +10,8 @@ import pytest
 
 from hyptracefs import daemon, mount_table, mounts
 from hyptracefs.cli import main
-from hyptracefs.mounts import MountError, check_fuse, check_mountpoint
+from hyptracefs.mounts import MountError, check_fuse, check_mounted, check_mountpoint
+from hyptracefs.own_mount import OwnMount
 
 _USAGE = 2
 _FAILED = 1
@@ -105,6 +106,29 @@ def test_missing_fuse_is_told_with_its_remedy(
     with pytest.raises(MountError, match="modprobe fuse"):
         check_fuse()
     _check_refused(["model", str(tmp_path)], _FAILED, "modprobe fuse", capsys)
+
+
+def test_a_user_without_fusermount3_is_told_which_package_has_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    device = tmp_path / "fuse"
+    device.touch()
+    monkeypatch.setattr(mounts, "FUSE_DEVICE", device)
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MountError, match=r"fusermount3 not found: .* need the package fuse3"):
+        check_fuse()
+    (tmp_path / "fusermount3").touch(mode=0o755)
+    check_fuse()
+
+
+def test_a_mount_that_is_not_there_any_more_is_told(tmp_path: Path) -> None:
+    with pytest.raises(MountError, match=f"^{tmp_path}: mounted, but ended at once: run it with"):
+        check_mounted(str(tmp_path))
+    with pytest.raises(MountError, match=r"/nosuch: mounted, but does not answer: No such file"):
+        check_mounted(f"{tmp_path}/nosuch")
+    with pytest.raises(MountError, match=f"^{tmp_path}: mounted, but gone again"):
+        OwnMount(str(tmp_path))
 
 
 _MOUNTINFO = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -34,6 +35,13 @@ def test_mult_shift_is_that_of_the_kernel(rate: int, expected: tuple[int, int]) 
 def test_mult_shift_is_exact_to_a_millionth_and_fits_ten_minutes(rate: int) -> None:
     mult, shift = mult_shift(rate)
     assert abs(rate * mult - (_SECOND << shift)) <= (_SECOND << shift) // 1_000_000
+    assert 600 * rate * mult < 2**64
+
+
+@pytest.mark.parametrize("rate", [Fraction(1, 2), Fraction(1, 1000)])
+def test_mult_shift_of_a_counter_that_hardly_moves_is_exact(rate: Fraction) -> None:
+    mult, shift = mult_shift(rate)
+    assert rate * mult == _SECOND << shift
     assert 600 * rate * mult < 2**64
 
 

@@ -156,6 +156,16 @@ async def test_dump_of_what_a_dead_hypervisor_has_left(remote: Remote) -> None:
     assert _without_losses(all_text(reader)) == parse_lines(text)
 
 
+@pytest.mark.jumping_clock
+async def test_a_closed_dump_has_nothing(remote: Remote) -> None:
+    await start_with(remote, "selftest")
+    write_ids(remote, [1])
+    with _dump(remote) as dump:
+        assert dump.data_bytes() > 0
+    assert (dump.length(), dump.data_bytes(), bytes(dump.read(100, 0))) == (0, 0, b"")
+    dump.close()
+
+
 async def test_large_dumps_in_threads_while_others_read_and_write() -> None:
     async with running("storm:100000:all", cpus=2) as made:
         remote = made.remote

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import signal
@@ -13,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from hyptracefs.daemon import systemd_notifier
+from hyptracefs import daemon
+from hyptracefs.daemon import log_handler, systemd_notifier
 from tests.mounts import PATIENCE_S, Mount, can_mount, mounted, until
 
 ROOT = Path(__file__).parents[1]
@@ -90,6 +92,40 @@ def test_others_are_not(stream: str) -> None:
     assert _said(stream) == ["WARNING: one", "two", "INFO: three", ""]
 
 
+def test_in_the_background_messages_go_to_syslog_if_there_is_one(
+    manager: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It listens as the manager does."""
+    monkeypatch.setattr(daemon, "_SYSLOG", Path(manager.getsockname()))
+    handler = log_handler(None)
+    handler.handle(logging.makeLogRecord({"msg": "it is gone", "levelno": logging.ERROR}))
+    assert b"it is gone" in manager.recv(100, socket.MSG_DONTWAIT)
+    handler.close()
+    manager.close()
+    monkeypatch.setattr(daemon, "_SYSLOG", tmp_path / "none")
+    assert isinstance(log_handler(None), logging.NullHandler)
+
+
+# Interrupts who has started it, and is then too busy to say that it is to end.
+_INTERRUPTS = """\
+#!/bin/sh
+until grep -q pipe /proc/$PPID/wchan; do sleep 0.01; done
+kill -INT $PPID
+exec sleep 1000
+"""
+
+
+def test_a_server_that_ends_in_silence_is_no_reason_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "python"
+    program.write_text(_INTERRUPTS, encoding="ascii")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    with pytest.raises(KeyboardInterrupt):
+        daemon.start(["model", "/nosuch"])
+
+
 def _exec_lines() -> list[str]:
     unit = ROOT / "docs/systemd/hyptracefs.service"
     lines = unit.read_text(encoding="ascii").splitlines()
@@ -145,6 +181,22 @@ def test_fusermount_ends_the_server(tmp_path: Path) -> None:
         subprocess.run(["fusermount3", "-u", str(mount.path)], check=True)
         assert mount.wait_ended() == 0
         assert not mount.is_mounted()
+
+
+@pytest.mark.mount
+@needs_mount
+def test_ended_below_another_mount_it_says_that_it_stays(tmp_path: Path) -> None:
+    """What is mounted over it is somebody else's, and in the way."""
+    with mounted(tmp_path, "cpus=2,workload=idle") as mount:
+        subprocess.run(["mount", "-t", "tmpfs", "none", str(mount.path)], check=True)
+        try:
+            mount.server.terminate()
+            assert mount.wait_ended() == 0
+            assert "something is mounted over our mount: it stays, dead" in mount.log()
+        finally:
+            subprocess.run(["umount", str(mount.path)], check=True)
+        assert mount.is_mounted()
+        subprocess.run(["umount", "-l", str(mount.path)], check=True)
 
 
 @pytest.mark.mount

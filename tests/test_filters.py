@@ -326,6 +326,22 @@ def test_more_predicates_than_can_be_run_are_an_error() -> None:
     assert len(parse_filter(_ENTER, "||".join(['reason~"*"'] * 1024))) == 4096
 
 
+def test_an_event_without_a_filter_matches() -> None:
+    table = FilterTable({_SIGNAL.id: parse_filter(_SIGNAL, "sig == 1")})
+    assert not table.matches(_SIGNAL.id, _signal(2, 0), cpu=0)
+    for event in (1, _SIGNAL.id + 1, 1 << 30):
+        assert table.matches(event, _signal(2, 0), cpu=0)
+
+
+@pytest.mark.parametrize("target", [0, 1, 7])
+def test_a_filter_that_c_will_not_run_is_refused(target: int) -> None:
+    """One that jumps back, or out of itself, might never end."""
+    [predicate] = parse_filter(_SIGNAL, "sig == 1")
+    with pytest.raises(OSError, match="event 261: its filter cannot be run") as raised:
+        FilterTable({_SIGNAL.id: [predicate._replace(if_true=target)]})
+    assert raised.value.errno == errno.EINVAL
+
+
 def test_an_event_without_the_bytes_of_a_field_does_not_match() -> None:
     for operator_ in _OPERATORS:
         assert not _matches(_ENTER, f"vcpu {operator_} 0", b"\1\0\0\0\0\0\0")
@@ -393,6 +409,14 @@ def test_error_log_keeps_the_last_eight(filters: Filters) -> None:
 
 
 _NOWHERE = "Couldn't find or set field in one of a subsystem's events"
+
+
+def test_filter_of_a_system_whose_events_all_have_the_fields_is_no_error(
+    filters: Filters,
+) -> None:
+    filters.set_all([_ENTER, _SIGNAL], "CPU == 1\n")
+    assert filters.text(_ENTER) == filters.text(_SIGNAL) == "CPU == 1\n"
+    assert not filters.error_log.text()
 
 
 def test_filter_of_a_system_is_for_events_that_have_the_fields(filters: Filters) -> None:

@@ -173,6 +173,41 @@ async def test_init_says_that_it_is_ready(tree: Tree, requests: _Requests) -> No
     assert said == [True]
 
 
+class _Answer:
+    """Of readdir, with room for names of so many bytes: a shorter one may fit where one did not."""
+
+    def __init__(self, room: int, start_id: int) -> None:
+        self._room = room
+        self.names: list[str] = []
+        self.next_id = start_id
+
+    def add(self, name: bytes, entry: pyfuse3.EntryAttributes, next_id: int) -> bool:
+        """As pyfuse3.readdir_reply(), whose token is the answer."""
+        if len(name) > self._room:
+            return False
+        self._room -= len(name)
+        assert entry.st_ino
+        self.names.append(name.decode())
+        self.next_id = next_id
+        return True
+
+
+@pytest.mark.parametrize("room", [25, 40, 1000])
+async def test_directory_is_listed_in_as_many_answers_as_it_takes(
+    operations: TraceOperations, tree: Tree, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    monkeypatch.setattr(pyfuse3, "readdir_reply", _Answer.add)
+    handle = await operations.opendir(_inode(tree, "hypervisor"), _CONTEXT)
+    names: list[str] = []
+    answer = _Answer(room, 0)
+    while not names or answer.names:
+        answer = _Answer(room, answer.next_id)
+        await operations.readdir(handle, answer.next_id, cast("pyfuse3.ReaddirToken", answer))
+        names += answer.names
+    children = tree.find("hypervisor").children
+    assert names == [".", "..", *children]
+
+
 # --- files -------------------------------------------------------------------------------------
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import ctypes
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+
+from hyptracefs.memory import give_back_what_is_freed
 
 # How many of two large pieces are mapped for themselves, the second one after the first was freed.
 _MAPPED = """
@@ -65,3 +68,8 @@ def test_free_lists_are_emptied() -> None:
     )
     kept, left = map(int, done.stdout.split())
     assert left < 200, f"of {kept}"
+
+
+def test_a_libc_without_such_a_choice_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace())
+    give_back_what_is_freed()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from hyptracefs.mount_table import FS_TYPE, mount_at
+from hyptracefs.serve import _END_SIGNALS
 from tests.mounts import PATIENCE_S, can_mount, mounted, until
 
 pytestmark = [
@@ -91,6 +94,53 @@ def test_the_source_and_the_type_show_in_the_mount_table(where: Path) -> None:
     assert line.startswith(f"model {where} fuse.hyptracefs ")
 
 
+def test_the_name_in_the_mount_table_can_be_chosen(where: Path) -> None:
+    assert run(*COMMAND, "model", str(where), "-ofsname=lab").returncode == 0
+    mount = mount_at(str(where))
+    assert mount is not None
+    assert (mount.source, mount.fs_type) == ("lab", FS_TYPE)
+
+
+@pytest.mark.parametrize("how", [[], ["-f"]])
+def test_a_hypervisor_that_is_not_there_is_named(
+    where: Path, tmp_path: Path, how: list[str]
+) -> None:
+    path = tmp_path / "none"
+    done = run(*COMMAND, f"unix:{path}", str(where), *how)
+    refused(
+        done,
+        1,
+        f"hyptracefs: hypervisor at {path}: No such file or directory",
+        "hyp-model --listen",
+    )
+    assert fstype(where) is None
+
+
+@pytest.mark.parametrize(
+    ("how", "number"),
+    [([], signal.SIGINT), *((["-f"], number) for number in _END_SIGNALS)],
+)
+def test_a_signal_before_it_is_mounted_ends_it(
+    where: Path, tmp_path: Path, how: list[str], number: signal.Signals
+) -> None:
+    """While a hypervisor is listened to that says nothing."""
+    path = tmp_path / "hyp.sock"
+    command = [*COMMAND, f"unix:{path}", str(where), *how]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        listener.settimeout(PATIENCE_S)
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            connection, _ = listener.accept()
+            process.send_signal(number)
+            said = process.communicate(timeout=PATIENCE_S)[1].splitlines()
+            connection.close()
+    assert process.returncode == 130
+    assert said == ["hyptracefs: interrupted"]
+    until(lambda: not servers_of(where), "the server to end")
+    assert fstype(where) is None
+
+
 def test_in_the_background_it_logs_to_a_file(where: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
     assert run(*COMMAND, "model", str(where), "-o", f"log={log}").returncode == 0
@@ -125,6 +175,28 @@ def test_a_dead_mount_of_ours_is_removed_and_said(where: Path) -> None:
     table = Path("/proc/self/mounts").read_text(encoding="utf-8")
     assert table.count(f" {where} ") == 1
     assert (where / "tracing_on").is_file()
+
+
+def test_a_dead_mount_is_removed_without_fusermount3(where: Path, tmp_path: Path) -> None:
+    """Root needs none of what the package fuse3 has."""
+    (tmp_path / "umount").symlink_to(shutil.which("umount") or "")
+    mount_and_kill(where)
+    done = run(*COMMAND, "model", str(where), env={**os.environ, "PATH": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    assert (where / "tracing_on").is_file()
+
+
+def test_a_dead_mount_that_cannot_be_removed_is_said_with_its_remedy(
+    where: Path, tmp_path: Path
+) -> None:
+    failing = tmp_path / "umount"
+    failing.write_text("#!/bin/sh\nexit 32\n", encoding="ascii")
+    failing.chmod(0o755)
+    mount_and_kill(where)
+    done = run(*COMMAND, "model", str(where), env={**os.environ, "PATH": str(tmp_path)})
+    assert done.returncode == 1
+    assert f"{where} is a dead mount: remove it first, with: umount -l {where}" in done.stderr
+    assert not servers_of(where)
 
 
 def test_two_at_once_where_a_dead_mount_is_give_one_mount(where: Path) -> None:

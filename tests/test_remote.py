@@ -5,21 +5,27 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Awaitable, Callable
+from itertools import count
 from pathlib import Path
+from typing import cast
 
 import pytest
 import trio
 import trio.testing
 
 from hyptracefs import remote as remote_module
+from hyptracefs.clock import Conversion, Snapshot
 from hyptracefs.remote import MAX_SIZE_KB, Reader, Remote
-from hyptracefs.ring_buffer import ALL_CPUS, PAGE_SIZE, Memory
+from hyptracefs.ring_buffer import ALL_CPUS, PAGE_SIZE, Memory, Pipe
 from tests.support import (
+    Calls,
     LostLine,
     Running,
     all_text,
     assert_conserved,
     event_named,
+    hypervisor,
+    make_remote,
     parse_lines,
     raises_errno,
     running,
@@ -33,6 +39,8 @@ pytestmark = pytest.mark.jumping_clock
 
 TOO_MANY_PAGES_KB = 2**53
 TOO_MUCH_MEMORY_KB = 2**32
+
+_TENTH_NS = 100_000_000
 
 
 # --- load and unload ------------------------------------------------------------------------
@@ -200,6 +208,223 @@ async def test_unloaded_buffer_is_given_back(at_once: bool) -> None:
         while not at_once and _buffers() > before:
             await trio.lowlevel.checkpoint()
     assert _buffers() == before
+
+
+async def _until_it_allocates(
+    remote: Remote, go_on: threading.Event, monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery
+) -> None:
+    """Start tracing, up to where the buffer is allocated, in a thread, when it may `go_on`."""
+    allocating = threading.Event()
+
+    def allocate(size: int, behind: bytes) -> Memory:
+        allocating.set()
+        go_on.wait(10)
+        return Memory(size, behind)
+
+    monkeypatch.setattr(remote_module, "Memory", allocate)
+    nursery.start_soon(remote.start_tracing)
+    await trio.to_thread.run_sync(allocating.wait, 10)
+
+
+async def test_what_is_loaded_while_all_ends_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, go_on = _buffers(), threading.Event()
+    async with running() as made, trio.open_nursery() as nursery:
+        await _until_it_allocates(made.remote, go_on, monkeypatch, nursery)
+        made.scope.cancel()
+        nursery.cancel_scope.cancel()
+        await _shut_down(made)
+        go_on.set()
+    assert made.calls.log == ["load", "unload"]
+    assert (made.remote.loaded, _buffers()) == (False, before)
+
+
+async def _shut_down(made: Running) -> None:
+    """Wait, whoever cancels, until its run() has ended."""
+    with trio.CancelScope(shield=True):
+        while made.remote._nursery is not None:  # noqa: ASYNC110
+            await trio.sleep(0.001)
+
+
+async def test_start_that_is_overtaken_by_the_end_fails_and_leaves_nothing() -> None:
+    with hypervisor() as of:
+        calls = Calls(of.conduit, of.cpus)
+        remote = make_remote(of, calls)
+
+        async def start() -> None:
+            with raises_errno(errno.EINVAL):  # the hypervisor has no buffer any more
+                await remote.start_tracing()
+
+        async with trio.open_nursery() as starter, trio.open_nursery() as life:
+            await life.start(remote.run)
+            starter.start_soon(start)
+            while not remote.loaded:
+                await trio.lowlevel.checkpoint()
+            life.cancel_scope.cancel()
+    assert calls.log == ["load", "unload", "enable(1)"]
+    assert (remote.loaded, remote.tracing_on) == (False, False)
+
+
+async def test_reader_that_outlives_all_is_closed_without_a_buffer() -> None:
+    async with running() as made:
+        reader = await made.remote.open_reader()
+        made.scope.cancel()
+        await _shut_down(made)
+    assert made.remote.statistics().readers == 1
+    reader.close()
+    assert made.remote.statistics().readers == 0
+    assert made.calls.log == ["load", "unload"]
+
+
+async def test_a_buffer_that_is_not_loaded_is_enodev(remote: Remote) -> None:
+    with pytest.raises(OSError, match="hypervisor: the buffer is not loaded") as raised:
+        assert remote.buffer
+    assert raised.value.errno == errno.ENODEV
+
+
+async def test_buffer_that_is_not_taken_back_stays(idle: Running) -> None:
+    reader = await idle.remote.open_reader()
+    idle.calls.refused.add("unload")
+    with pytest.raises(OSError, match="unload refused"):
+        reader.close()
+    assert (idle.remote.loaded, idle.remote.statistics().readers) == (True, 0)
+    idle.calls.refused.clear()
+    (await idle.remote.open_reader()).close()
+    assert not idle.remote.loaded
+
+
+# --- a hypervisor that is gone ------------------------------------------------------------------
+
+
+def _ends(calls: Calls) -> None:
+    """From now on it answers nothing."""
+    calls.gone = lambda: "it has been killed"
+    calls.refused.update(("load", "unload", "enable(0)", "enable(1)"))
+
+
+async def test_without_another_hypervisor_nothing_is_loaded(
+    idle: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    _ends(idle.calls)
+    for use in (idle.remote.open_reader, idle.remote.start_tracing):
+        with raises_errno(errno.ENODEV):
+            await use()
+    gone, *refused = caplog.messages
+    assert gone.startswith("hypervisor: the hypervisor is gone: it has been killed; what it has")
+    assert refused == ["hypervisor: there is no other hypervisor"] * 2
+    assert not idle.remote.loaded
+
+
+async def test_a_reader_attaches_to_the_next_one_that_traces_the_same() -> None:
+    with hypervisor() as another:
+        calls = Calls(another.conduit, another.cpus)
+        async with running() as made:
+            event = event_named(made.remote, "selftest")
+            made.remote.enable_event(event, on=True)
+            made.remote._attach = lambda: calls
+            _ends(made.calls)
+            reader = await made.remote.open_reader()
+            assert calls.log == [f"enable_event({event.id})", "load"]
+            assert "load" not in made.calls.log
+            await made.remote.start_tracing()
+            write_ids(made.remote, [4])
+            assert texts(parse_lines(all_text(reader))) == ["selftest id=4"]
+            reader.close()
+
+
+async def test_stop_of_one_that_ends_meanwhile_is_a_stop(idle: Running) -> None:
+    await idle.remote.start_tracing()
+
+    def end(on: bool) -> None:
+        _ends(idle.calls)
+        raise OSError(errno.ENODEV, f"enable({on:d}): it is gone")
+
+    idle.calls.enable = end  # type: ignore[method-assign]
+    await idle.remote.stop_tracing()
+    assert (idle.remote.loaded, idle.remote.tracing_on) == (False, False)
+
+
+# --- the clock ----------------------------------------------------------------------------------
+
+
+def _counter(monkeypatch: pytest.MonkeyPatch, *, stands_still_for: int) -> None:
+    """One that does not move on during the first snapshots."""
+    numbers = count()
+
+    def snapshot(_counter: int) -> Snapshot:
+        number = next(numbers)
+        boot = (1 + number) * _TENTH_NS
+        return Snapshot(boot, max(0, number - stands_still_for) * _TENTH_NS)
+
+    monkeypatch.setattr(remote_module, "clock_snapshot", snapshot)
+
+
+async def test_a_counter_that_stands_still_is_waited_for_and_then_given_up(
+    idle: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _counter(monkeypatch, stands_still_for=100)
+    with pytest.raises(OSError, match="hypervisor: the counter of its clock stands still") as why:
+        await idle.remote.start_tracing()
+    assert why.value.errno == errno.EIO
+    assert (idle.remote.loaded, idle.remote.tracing_on) == (False, False)
+    assert "enable(1)" not in idle.calls.log
+
+
+async def test_a_counter_that_begins_to_count_is_waited_for(
+    remote: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _counter(monkeypatch, stands_still_for=3)
+    before = trio.current_time()
+    await remote.start_tracing()
+    assert trio.current_time() - before == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.EIO, "update refused"), "clock: [Errno 5] update refused"),
+        (MemoryError(), "clock: out of memory"),
+    ],
+)
+async def test_a_clock_that_cannot_be_corrected_is_said_and_goes_on(
+    idle: Running,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    said: str,
+) -> None:
+    await idle.remote.start_tracing()
+    update, told = idle.calls.update_clock, trio.Event()
+
+    def update_again(to: Conversion) -> None:
+        update(to)
+        told.set()
+
+    def fail_once(to: Conversion) -> None:  # noqa: ARG001
+        monkeypatch.setattr(idle.calls, "update_clock", update_again)
+        raise error
+
+    monkeypatch.setattr(idle.calls, "update_clock", fail_once)
+    await told.wait()
+    assert caplog.messages == [f"hypervisor: {said}"]
+    assert idle.remote.tracing_on
+
+
+async def test_a_clock_of_which_the_hypervisor_is_gone_ends(
+    idle: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await idle.remote.start_tracing()
+    updates = []
+
+    def end(to: Conversion) -> None:
+        updates.append(to)
+        _ends(idle.calls)
+        raise OSError(errno.ENODEV, "it is gone")
+
+    monkeypatch.setattr(idle.calls, "update_clock", end)
+    await trio.sleep(10)
+    assert len(updates) == 1
+    assert not idle.remote.tracing_on
+    assert [message.split(":")[1] for message in caplog.messages] == [" the hypervisor is gone"]
 
 
 # --- sizes ----------------------------------------------------------------------------------
@@ -616,6 +841,49 @@ async def test_reading_without_a_buffer_gives_nothing(remote: Remote) -> None:
     assert not reader.try_read_text(100)
     assert not reader.try_read_raw(4096)
     assert not reader.readable()
+
+
+class _DyingPipe:
+    """Has nothing, until it is known that the hypervisor is gone."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+
+    def read_cached(self, size: int, offset: int) -> bytes:
+        if not self._calls.gone():
+            _ends(self._calls)
+            raise BlockingIOError
+        return bytes(size + offset)
+
+
+async def test_pages_of_a_hypervisor_that_dies_while_it_is_asked_are_given_at_once(
+    idle: Running,
+) -> None:
+    await idle.remote.start_tracing()
+    reader = await idle.remote.open_reader()
+    pipe = cast("Pipe", _DyingPipe(idle.calls))
+    assert reader.try_read_cached(pipe, 2, 3) == bytes(5)
+    assert not idle.remote.tracing_on
+    reader.close()
+
+
+@pytest.mark.parametrize("closes", [True, False])
+async def test_who_is_being_ended_is_waited_for_but_not_for_ever(
+    remote: Remote, monkeypatch: pytest.MonkeyPatch, closes: bool
+) -> None:
+    monkeypatch.setattr(remote_module, "is_ending", lambda caller: caller == 77)
+    other, reader = [await remote.open_reader(caller=caller) for caller in (1, 77)]
+    before = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(remote.ending_readers_close)
+        await trio.sleep(0.5)
+        assert nursery.child_tasks
+        if closes:
+            reader.close()
+    assert trio.current_time() - before == pytest.approx(0.5 if closes else 1, abs=0.01)
+    if not closes:
+        reader.close()
+    other.close()
 
 
 # --- reset ----------------------------------------------------------------------------------

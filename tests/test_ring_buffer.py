@@ -18,6 +18,7 @@ from hyptracefs.ring_buffer import (
     Geometry,
     Memory,
     RenderTable,
+    _meminfo,
     pages_for,
 )
 from tests.support import raises_errno
@@ -99,6 +100,11 @@ def test_memory_is_given_back_on_close() -> None:
 def test_memory_that_the_machine_does_not_have_is_refused(size: int) -> None:
     with raises_errno(errno.ENOMEM):
         Memory(size)
+
+
+def test_what_the_kernel_does_not_tell_of_its_memory_is_none() -> None:
+    assert _meminfo("MemTotal") > 1 << 20
+    assert _meminfo("MemTota") == 0
 
 
 def test_memory_that_the_kernel_refuses_is_enomem_and_leaves_no_file(

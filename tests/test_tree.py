@@ -9,6 +9,7 @@ import pytest
 
 from hypervisor_model import RemoteTest
 from hyptracefs.events import compile_events
+from hyptracefs.files import Place
 from hyptracefs.remote import Remote
 from hyptracefs.ring_buffer import ALL_CPUS
 from hyptracefs.tree import ROOT_INODE, Node, Tree, views_of
@@ -228,6 +229,11 @@ async def test_size_follows_the_text(tree: Tree, still: Remote) -> None:
     for view in "hypervisor", "remotes/hypervisor":
         assert await tree.find(f"{view}/buffer_size_kb").size() == len("4096 (unloaded)\n")
     assert await tree.find("remotes/test/buffer_size_kb").size() == len("7 (unloaded)\n")
+
+
+def test_an_event_file_that_is_of_no_event_is_a_bug(still: Remote) -> None:
+    with pytest.raises(AssertionError, match="stands outside events/"):
+        assert Place(still).the_event
 
 
 def test_places_are_those_of_the_path(tree: Tree, still: Remote) -> None:

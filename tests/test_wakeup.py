@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import pytest
 import trio
@@ -17,12 +18,13 @@ import trio.testing
 from hyptracefs.events import compile_events
 from hyptracefs.hypercalls import HOST_CPU, Traits
 from hyptracefs.remote import Reader, Remote, Settings
-from hyptracefs.ring_buffer import ALL_CPUS, DoorbellOp, Hvc, hvc_call
+from hyptracefs.ring_buffer import ALL_CPUS, DoorbellOp, EventSource, Hvc, hvc_call
 from hyptracefs.wakeup import LONGEST_S, SHORTEST_S, Alarm, Wakeup, interval_s
 from tests.support import (
     Calls,
     hypervisor,
     parse_lines,
+    raises_errno,
     running_test_remote,
     selftests,
     start_with,
@@ -86,14 +88,30 @@ class Belled(NamedTuple):
         await self.jump(SHORTEST_S * 1.01)
 
 
+class _Attended(EventSource):
+    """The test plays the pump."""
+
+    @property
+    def attended(self) -> bool:
+        return True
+
+    def tell(self, *, has_bell: bool = True) -> None:
+        """Whoever wanted to be told, as the pump does; without a bell if that was let go of."""
+        if not has_bell:
+            self.c.events.bell_fd = -1
+        os.eventfd_write(self.told_fd, 1)
+
+
 @asynccontextmanager
-async def belled(settings: Settings | None = None) -> AsyncIterator[Belled]:
+async def belled(settings: Settings | None = None, *, pump: bool = False) -> AsyncIterator[Belled]:
     clock = trio.lowlevel.current_clock()
     assert isinstance(clock, trio.testing.MockClock)
     with hypervisor() as of:
         calls = BellCalls(of.conduit, of.cpus)
         events = compile_events(of.events, of.symbol_tables, of.format_tables)
         remote = Remote("hypervisor", calls, events, settings)
+        if pump:
+            remote.source = _Attended(remote._slot)
         async with trio.open_nursery() as nursery:
             await nursery.start(remote.run)
             await start_with(remote, "selftest")
@@ -174,6 +192,14 @@ async def test_an_alarm_sleeps_no_less_than_it_should() -> None:
     began = time.monotonic()
     await alarm.sleep(0.001)  # not until the one before has ended
     assert time.monotonic() - began < NEVER_S
+
+
+async def test_an_alarm_that_cannot_be_set_says_why() -> None:
+    alarm = Alarm()
+    os.close(alarm._fd)
+    alarm._fd = -1
+    with raises_errno(errno.EBADF):
+        await alarm.sleep(1)
 
 
 # --- the doorbell ---------------------------------------------------------------------------
@@ -334,6 +360,25 @@ async def test_refused_it_is_asked_for_once(caplog: pytest.LogCaptureFixture) ->
     assert caplog.messages == ["hypervisor: no doorbell, polling instead: hang refused"]
 
 
+async def test_a_hypervisor_that_is_gone_is_not_said_to_have_no_doorbell(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with belled() as made:
+
+        def gone(socket: int) -> None:  # noqa: ARG001
+            made.calls.why_gone = "it has been killed"
+            raise OSError(errno.ENODEV, "it has been killed")
+
+        made.calls.hang_doorbell = gone  # type: ignore[method-assign]
+        reader = await made.remote.open_reader()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reader.wait)
+            await made.settle()
+            nursery.cancel_scope.cancel()
+    [message] = caplog.messages
+    assert "the hypervisor is gone: it has been killed" in message
+
+
 async def test_let_go_of_it_is_not_hung_again(caplog: pytest.LogCaptureFixture) -> None:
     async with belled() as made:
         reader = await made.remote.open_reader()
@@ -347,6 +392,36 @@ async def test_let_go_of_it_is_not_hung_again(caplog: pytest.LogCaptureFixture) 
         assert made.calls.doorbell_log == ["hang", f"arm({ALL_CPUS})"]
     [record] = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert "polling instead" in record.getMessage()
+
+
+async def test_what_the_pump_says_wakes_who_waits_in_python() -> None:
+    async with belled(pump=True) as made:
+        source = cast("_Attended", made.remote.source)
+        assert (source.has_bell, made.calls.doorbell_log) == (True, ["hang"])
+        read: list[str] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_read, await made.remote.open_reader(1), read)
+            await trio.testing.wait_all_tasks_blocked()
+            assert (source.c.events.wanted, source.c.events.wanted_cpu) == (True, 1)
+            write_ids(made.remote, [1], cpu=1)
+            source.tell()
+        assert read == selftests([1])
+
+
+async def test_a_doorbell_that_the_pump_finds_let_go_of_is_not_hung_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with belled(pump=True) as made:
+        source = cast("_Attended", made.remote.source)
+        for _ in range(2):
+            source.tell(has_bell=False)
+            await trio.testing.wait_all_tasks_blocked()
+        await made.remote.stop_tracing()
+        made.clock.autojump_threshold = 0
+        await made.remote.start_tracing()
+        assert (source.has_bell, made.calls.doorbell_log) == (False, ["hang"])
+        assert made.remote.tracing_on
+    assert caplog.messages == ["hypervisor: no doorbell, polling instead: it has been let go of"]
 
 
 async def test_a_hypervisor_that_ends_while_it_is_armed_is_noticed_at_once() -> None:

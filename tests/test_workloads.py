@@ -175,6 +175,27 @@ def test_what_a_file_has_of_whole_visits_is_replayed(
     ]
 
 
+def _file(directory: Path, lines: str) -> Path:
+    path = directory / "recording.txt"
+    path.write_text(lines, encoding="ascii")
+    return path
+
+
+def test_events_that_are_missing_before_the_first_one_are_nothing(tmp_path: Path) -> None:
+    visit = _PIPE.splitlines()[11:14]
+    path = _file(tmp_path, "\n".join(["CPU:1 [LOST 5 EVENTS]", *visit]) + "\n")
+    [script] = load_workload(f"replay:{path}", 2).scripts.values()
+    assert [step.event for step in script] == ["hyp_enter", "host_mem_abort", "hyp_exit"]
+
+
+def test_a_visit_of_which_the_end_is_missing_gives_way_to_the_next(tmp_path: Path) -> None:
+    enter, *rest = _PIPE.splitlines()[11:14]
+    cut_short = enter.replace("host_abort", "hvc").replace("1.000006", "1.000001")
+    path = _file(tmp_path, "\n".join([cut_short, enter, *rest]) + "\n")
+    [script] = load_workload(f"replay:{path}", 2).scripts.values()
+    assert [step.args[0] for step in script] == ["host_abort", 0x93800007, "eret_host"]
+
+
 def test_visits_of_cpus_that_share_a_cpu_wait_for_each_other(tmp_path: Path) -> None:
     lines = "".join(
         f"[{cpu:03}]\t    1.00000{cpu + 4 * step}: hyp_{what} reason={reason} vcpu={cpu}\n"
