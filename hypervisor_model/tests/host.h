@@ -9,6 +9,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#include <dirent.h>
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -43,6 +44,19 @@ struct host {
 	struct reader reader;
 	struct reader_carry carry;
 };
+
+/* Descriptors that this process has open. */
+static inline u32 count_fds(void)
+{
+	DIR *directory = opendir("/proc/self/fd");
+	u32 nr = 0;
+
+	assert_non_null(directory);
+	while (readdir(directory))
+		nr++;
+	closedir(directory);
+	return nr;
+}
 
 /* --- hypercalls ----------------------------------------------------------------------- */
 

@@ -5,7 +5,6 @@
  * looks, too); and the next one gets all.
  */
 #define _GNU_SOURCE
-#include <dirent.h>
 #include <stdio.h>
 #include <sys/un.h>
 
@@ -30,18 +29,6 @@ static const struct pcpu_step script[] = {
 };
 
 static struct host host;
-
-static u32 count_fds(void)
-{
-	DIR *directory = opendir("/proc/self/fd");
-	u32 nr = 0;
-
-	assert_non_null(directory);
-	while (readdir(directory))
-		nr++;
-	closedir(directory);
-	return nr;
-}
 
 /* Its memory is for whichever hypervisor there is. */
 static int setup(void **state)

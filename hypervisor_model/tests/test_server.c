@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The hypervisor on a socket: hosts that keep to the protocol, and hosts that do not. */
 #define _GNU_SOURCE
-#include <dirent.h>
 #include <pthread.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -161,18 +160,6 @@ static void load(void)
 	host_setup(&host, NR_CPUS, NR_PAGES);
 	assert_int_equal(call_result(regs(HVC_TRACING_LOAD, host.desc_va, host.desc_size), host.fd), 0);
 	host_teardown(&host);
-}
-
-static u32 count_fds(void)
-{
-	DIR *directory = opendir("/proc/self/fd");
-	u32 nr = 0;
-
-	assert_non_null(directory);
-	while (readdir(directory))
-		nr++;
-	closedir(directory);
-	return nr;
 }
 
 /* --- hosts that keep to it ------------------------------------------------------------------ */
