@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import logging.handlers
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -19,9 +20,18 @@ from pathlib import Path
 _SYSLOG = Path("/dev/log")
 _READY = b"\n"
 
+END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def unwind_at_end_signals() -> None:
+    """As at ^C, until an event loop listens for them: so that no mount stays behind."""
+    for number in END_SIGNALS:
+        signal.signal(number, signal.default_int_handler)
+
 
 def start(arguments: Sequence[str]) -> int:
     """Run `python -m hyptracefs` with `arguments`; its exit status, 0 once it is ready."""
+    unwind_at_end_signals()
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb") as ready:
         server = subprocess.Popen(
@@ -109,8 +119,15 @@ def set_up_log(level: int, handler: logging.Handler) -> None:
 
 
 def tell_ready(ready_fd: int) -> None:
-    """To the parent: mounted. From now on nobody reads our stderr."""
-    os.write(ready_fd, _READY)
+    """To the parent: mounted. From now on nobody reads our stderr.
+
+    One that was killed while it waited has told nobody that there is a mount: then we end, too.
+    """
+    try:
+        os.write(ready_fd, _READY)
+    except BrokenPipeError:
+        logging.warning("who asked for the mount has been killed")
+        signal.raise_signal(signal.SIGTERM)
     os.close(ready_fd)
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stderr.fileno())

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import trio
 
 from hypervisor_model import RemoteTest
+from hyptracefs.daemon import END_SIGNALS, unwind_at_end_signals
 from hyptracefs.events import compile_events
 from hyptracefs.fuse import Owner, TraceOperations
 from hyptracefs.fuse_hook import FuseHook, pumping, pyfuse3
@@ -30,8 +31,6 @@ log = logging.getLogger(__name__)
 # pyfuse3 stops reading requests when this many are being answered, and each blocked
 # reader is one.
 _MAX_TASKS = 1_000_000
-
-_END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def _fuse_options(request: MountRequest) -> set[str]:
 
 
 async def _end_on_signal(scope: trio.CancelScope) -> None:
-    with trio.open_signal_receiver(*_END_SIGNALS) as signals:
+    with trio.open_signal_receiver(*END_SIGNALS) as signals:
         async for number in signals:
             log.info("%s: ending", signal.Signals(number).name)
             scope.cancel()
@@ -124,9 +123,7 @@ def _owner(options: Options) -> Owner:
 
 def serve(request: MountRequest, ready: Callable[[], None]) -> None:
     """Mount, call `ready`, and serve until the mount ends. Raises MountError, OSError."""
-    for number in _END_SIGNALS:
-        # Until the event loop listens: unwind, so that no mount stays behind.
-        signal.signal(number, signal.default_int_handler)
+    unwind_at_end_signals()
     give_back_what_is_freed()
     options = request.options
     with closing(Hypervisors(request.source)) as hypervisors, RemoteTest(hypervisors.cpus) as test:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from hyptracefs.daemon import END_SIGNALS
 from hyptracefs.mount_table import FS_TYPE, mount_at
-from hyptracefs.serve import _END_SIGNALS
 from tests.mounts import PATIENCE_S, can_mount, mounted, until
 
 pytestmark = [
@@ -116,10 +116,8 @@ def test_a_hypervisor_that_is_not_there_is_named(
     assert fstype(where) is None
 
 
-@pytest.mark.parametrize(
-    ("how", "number"),
-    [([], signal.SIGINT), *((["-f"], number) for number in _END_SIGNALS)],
-)
+@pytest.mark.parametrize("how", [[], ["-f"]])
+@pytest.mark.parametrize("number", END_SIGNALS)
 def test_a_signal_before_it_is_mounted_ends_it(
     where: Path, tmp_path: Path, how: list[str], number: signal.Signals
 ) -> None:
@@ -139,6 +137,22 @@ def test_a_signal_before_it_is_mounted_ends_it(
     assert said == ["hyptracefs: interrupted"]
     until(lambda: not servers_of(where), "the server to end")
     assert fstype(where) is None
+
+
+def test_killed_before_it_has_said_that_it_is_mounted_it_is_not(
+    where: Path, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    with subprocess.Popen([*COMMAND, "model", str(where), f"-olog={log}"]) as process:
+        until(lambda: servers_of(where), "the server to start")
+        [server] = servers_of(where)
+        os.kill(server, signal.SIGSTOP)
+        process.kill()
+    os.kill(server, signal.SIGCONT)
+    until(lambda: not servers_of(where), "the server to end")
+    assert fstype(where) is None
+    assert "who asked for the mount has been killed" in log.read_text(encoding="utf-8")
+    assert "Traceback" not in log.read_text(encoding="utf-8")
 
 
 def test_in_the_background_it_logs_to_a_file(where: Path, tmp_path: Path) -> None:
