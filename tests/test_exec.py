@@ -165,14 +165,20 @@ def test_a_command_that_looks_like_options_of_ours(mount: Mount) -> None:
 
 def test_it_is_our_process(mount: Mount) -> None:
     """So signals, also ^C, are its own."""
-    process = subprocess.Popen(on(mount.path, "sleep", "1000"))
-    comm = Path(f"/proc/{process.pid}/comm")
-    until(lambda: comm.read_text(encoding="ascii") == "sleep\n", "sleep to run")
-    assert not Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="ascii")
-    status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
-    assert "SigIgn:\t0000000000000000\n" in status
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=PATIENCE_S) == -signal.SIGINT
+    # Who runs us in the background of a shell has us, and it, ignore SIGINT.
+    command = ["env", "--default-signal", *on(mount.path, "sleep", "1000")]
+    with subprocess.Popen(command) as process:
+        try:
+            proc = Path(f"/proc/{process.pid}")
+            until(lambda: (proc / "comm").read_text(encoding="ascii") == "sleep\n", "sleep to run")
+            children = proc / f"task/{process.pid}/children"
+            assert not children.read_text(encoding="ascii")
+            status = (proc / "status").read_text(encoding="ascii")
+            assert "SigIgn:\t0000000000000000\n" in status
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=PATIENCE_S) == -signal.SIGINT
+        finally:
+            process.kill()
 
 
 def test_the_only_mount_needs_no_name(mount: Mount) -> None:
