@@ -290,6 +290,9 @@ static void test_hypercalls_beside_scripts(void **state)
 		assert_int_equal(pthread_create(&threads[i], NULL, make_calls, NULL), 0);
 	for (u32 i = 0; i < ARRAY_SIZE(threads); i++)
 		pthread_join(threads[i], NULL);
+	/* On a busy machine the CPUs have hardly played yet. */
+	for (u32 cpu = 0; cpu < NR_CPUS; cpu++)
+		wait_for_entries(cpu, host_entries(&host, cpu) + 30);
 	enable(false);
 	for (u32 cpu = 0; cpu < NR_CPUS; cpu++)
 		expect_alternation(cpu);
