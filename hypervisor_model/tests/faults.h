@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 
 #include "ringbuf_c/types.h"
+#include "wrap.h"
 
 static struct {
 	u32 countdown;      /* the call that fails; 0: none */
@@ -36,13 +37,8 @@ static bool refused(const char *call, int error)
 	return true;
 }
 
-#define FAULT(type, failure, error, name, parameters, arguments)     \
-	type __real_##name parameters;                               \
-	type __wrap_##name parameters;                               \
-	type __wrap_##name parameters                                \
-	{                                                            \
-		return refused(#name, error) ? (type)(failure) : __real_##name arguments; \
-	}
+#define FAULT(type, failure, error, name, parameters, arguments) \
+	WRAP(type, name, parameters, arguments, refused(#name, error), failure)
 
 FAULT(void *, NULL, ENOMEM, malloc, (size_t size), (size))
 FAULT(void *, NULL, ENOMEM, calloc, (size_t nr, size_t size), (nr, size))

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What does not go wrong by itself. A test that is linked with -Wl,--wrap=NAME gets the calls
- * of NAME at its own __wrap_NAME(), which asks fails() whether this one does.
+ * What does not go wrong by itself, in a test that is linked with -Wl,--wrap=NAME: calls of NAME
+ * ask fails() whether this one does.
  */
 #ifndef HYPTRACEFS_TESTS_FAULTS_H
 #define HYPTRACEFS_TESTS_FAULTS_H
@@ -9,6 +9,8 @@
 #include <errno.h>
 #include <limits.h>
 #include <stdbool.h>
+
+#include "wrap.h"
 
 /* Zeroed: none. */
 struct fault {
@@ -32,6 +34,16 @@ static inline bool fails(struct fault *fault)
 	errno = fault->error;
 	return true;
 }
+
+/* As the fault NAME_fault has it. */
+#define FAULT(type, failure, name, parameters, arguments) \
+	static struct fault name##_fault;                 \
+	WRAP(type, name, parameters, arguments, fails(&name##_fault), failure)
+
+#define CALLOC_FAULT FAULT(void *, NULL, calloc, (size_t nr, size_t size), (nr, size))
+#define RECV_FAULT                                                                     \
+	FAULT(ssize_t, -1, recv, (int fd, void *bytes, size_t size, int flags), \
+	      (fd, bytes, size, flags))
 
 /* For who does not ask why. */
 static const struct fault no_fault;

@@ -16,25 +16,13 @@
 static struct hvc_conduit *conduit;
 static int hypervisor;
 
-static struct fault calloc_fault, recv_fault;
+CALLOC_FAULT
+RECV_FAULT
+
 static u64 clock_steps_ns; /* more, each time that it is read */
 
-void *__real_calloc(size_t nr, size_t size);
-void *__wrap_calloc(size_t nr, size_t size);
-ssize_t __real_recv(int fd, void *bytes, size_t size, int flags);
-ssize_t __wrap_recv(int fd, void *bytes, size_t size, int flags);
 int __real_clock_gettime(clockid_t clock, struct timespec *now);
 int __wrap_clock_gettime(clockid_t clock, struct timespec *now);
-
-void *__wrap_calloc(size_t nr, size_t size)
-{
-	return fails(&calloc_fault) ? NULL : __real_calloc(nr, size);
-}
-
-ssize_t __wrap_recv(int fd, void *bytes, size_t size, int flags)
-{
-	return fails(&recv_fault) ? -1 : __real_recv(fd, bytes, size, flags);
-}
 
 int __wrap_clock_gettime(clockid_t clock, struct timespec *now)
 {

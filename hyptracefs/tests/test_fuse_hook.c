@@ -24,15 +24,7 @@
 #define CALLER 77
 #define NOTHING_READ "nothing"
 
-static struct fault calloc_fault;
-
-void *__real_calloc(size_t nr, size_t size);
-void *__wrap_calloc(size_t nr, size_t size);
-
-void *__wrap_calloc(size_t nr, size_t size)
-{
-	return fails(&calloc_fault) ? NULL : __real_calloc(nr, size);
-}
+CALLOC_FAULT
 
 /* --- what pyfuse3 and Python are ------------------------------------------------------------ */
 

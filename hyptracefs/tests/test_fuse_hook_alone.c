@@ -12,15 +12,7 @@
 
 #include "faults.h"
 
-static struct fault calloc_fault;
-
-void *__real_calloc(size_t nr, size_t size);
-void *__wrap_calloc(size_t nr, size_t size);
-
-void *__wrap_calloc(size_t nr, size_t size)
-{
-	return fails(&calloc_fault) ? NULL : __real_calloc(nr, size);
-}
+CALLOC_FAULT
 
 static void fuse_hook_interrupted(uint64_t id)
 {

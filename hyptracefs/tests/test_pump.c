@@ -56,43 +56,24 @@ static struct fixture {
 
 /* --- what goes wrong: set with the floor --------------------------------------------------- */
 
-static struct fault malloc_fault, calloc_fault, eventfd_fault, thread_fault;
+FAULT(void *, NULL, malloc, (size_t size), (size))
+FAULT(int, -1, eventfd, (unsigned int count, int flags), (count, flags))
+CALLOC_FAULT
+RECV_FAULT /* of rings */
+
+static struct fault thread_fault;
 static struct fault read_fault;    /* of requests */
-static struct fault recv_fault;    /* of rings */
 static struct fault syscall_fault; /* of those that glibc has no function for */
 static uint32_t nr_syscalls;
 
-void *__real_malloc(size_t size);
-void *__wrap_malloc(size_t size);
-void *__real_calloc(size_t nr, size_t size);
-void *__wrap_calloc(size_t nr, size_t size);
-int __real_eventfd(unsigned int count, int flags);
-int __wrap_eventfd(unsigned int count, int flags);
 int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
 			  void *(*run)(void *), void *arg);
 int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
 			  void *(*run)(void *), void *arg);
 ssize_t __real_read(int fd, void *bytes, size_t size);
 ssize_t __wrap_read(int fd, void *bytes, size_t size);
-ssize_t __real_recv(int fd, void *bytes, size_t size, int flags);
-ssize_t __wrap_recv(int fd, void *bytes, size_t size, int flags);
 long __real_syscall(long number, long a, long b, long c, long d);
 long __wrap_syscall(long number, long a, long b, long c, long d);
-
-void *__wrap_malloc(size_t size)
-{
-	return fails(&malloc_fault) ? NULL : __real_malloc(size);
-}
-
-void *__wrap_calloc(size_t nr, size_t size)
-{
-	return fails(&calloc_fault) ? NULL : __real_calloc(nr, size);
-}
-
-int __wrap_eventfd(unsigned int count, int flags)
-{
-	return fails(&eventfd_fault) ? -1 : __real_eventfd(count, flags);
-}
 
 int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
 			  void *(*run)(void *), void *arg)
@@ -104,11 +85,6 @@ int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
 ssize_t __wrap_read(int fd, void *bytes, size_t size)
 {
 	return fd == fixture.device && fails(&read_fault) ? -1 : __real_read(fd, bytes, size);
-}
-
-ssize_t __wrap_recv(int fd, void *bytes, size_t size, int flags)
-{
-	return fails(&recv_fault) ? -1 : __real_recv(fd, bytes, size, flags);
 }
 
 long __wrap_syscall(long number, long a, long b, long c, long d)

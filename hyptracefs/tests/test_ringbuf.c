@@ -8,17 +8,10 @@
 #define NR_PAGES 4U
 #define CPU 1U
 
-static struct fault calloc_fault;
+CALLOC_FAULT
 
-void *__real_calloc(size_t nr, size_t size);
-void *__wrap_calloc(size_t nr, size_t size);
 int __real_clock_gettime(clockid_t clock, struct timespec *now);
 int __wrap_clock_gettime(clockid_t clock, struct timespec *now);
-
-void *__wrap_calloc(size_t nr, size_t size)
-{
-	return fails(&calloc_fault) ? NULL : __real_calloc(nr, size);
-}
 
 /* --- the snapshot -------------------------------------------------------------------------- */
 
